@@ -1,0 +1,81 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// The rooms of the house, in the order in which an event and a request walk through them; imports point upwards only.
+// docs/ARCHITECTURE.md draws this.
+let strict: [SwiftSetting] = [
+    .enableUpcomingFeature("ExistentialAny"),
+    .treatAllWarnings(as: .error),
+]
+
+func room(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+    .target(name: name, dependencies: dependencies, swiftSettings: strict)
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency], resources: [Resource] = []) -> Target {
+    .testTarget(name: name, dependencies: dependencies, resources: resources, swiftSettings: strict)
+}
+
+let package = Package(
+    name: "weir",
+    platforms: [.macOS(.v15)],
+    products: [
+        .library(name: "Weir", targets: ["Weir"]),
+        .library(name: "WeirTesting", targets: ["WeirTesting"]),
+        .executable(name: "weir", targets: ["Shop"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.8.0"),
+        .package(url: "https://github.com/apple/swift-crypto.git", from: "4.5.0"),
+        .package(url: "https://github.com/apple/swift-log.git", from: "1.16.0"),
+        .package(url: "https://github.com/apple/swift-nio.git", from: "2.101.0"),
+        .package(url: "https://github.com/groue/GRDB.swift.git", from: "7.10.0"),
+        .package(url: "https://github.com/hummingbird-project/hummingbird.git", from: "2.28.0"),
+    ],
+    targets: [
+        .systemLibrary(name: "CLMDB", providers: [.apt(["liblmdb-dev"]), .brew(["lmdb"])]),
+        .systemLibrary(
+            name: "CRdKafka", pkgConfig: "rdkafka", providers: [.apt(["librdkafka-dev"]), .brew(["librdkafka"])]),
+
+        room("WeirAlgebra"),
+        room("WeirRecords", ["WeirAlgebra"]),
+        room("WeirDefinitions", ["WeirAlgebra", "WeirRecords"]),
+        room("WeirEngine", ["WeirAlgebra", "WeirRecords", "WeirDefinitions"]),
+        room("WeirOnlineStore", ["WeirEngine", "CLMDB"]),
+        .target(
+            name: "Migrations", path: "migrations", exclude: ["README.md"],
+            resources: [.embedInCode("001_history.sql")], swiftSettings: strict),
+        room(
+            "WeirHistory",
+            [
+                "WeirEngine", "Migrations",
+                .product(name: "GRDB", package: "GRDB.swift"),
+                .product(name: "GRDBSQLite", package: "GRDB.swift"),
+                .product(name: "Crypto", package: "swift-crypto"),
+            ]),
+        room("WeirSources", ["WeirRecords", "CRdKafka", .product(name: "Crypto", package: "swift-crypto")]),
+        room("WeirLookup", ["WeirEngine", "WeirOnlineStore", "WeirHistory"]),
+        room("WeirTraining", ["WeirLookup", .product(name: "Crypto", package: "swift-crypto")]),
+        room(
+            "WeirServer",
+            [
+                "WeirAlgebra", "WeirRecords",
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "Hummingbird", package: "hummingbird"),
+                .product(name: "Logging", package: "swift-log"),
+            ]),
+        room(
+            "Weir",
+            [
+                "WeirDefinitions", "WeirEngine", "WeirOnlineStore", "WeirHistory", "WeirSources", "WeirLookup",
+                "WeirTraining", "WeirServer",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
+            ]),
+        room("WeirTesting", ["Weir", "WeirEngine", "WeirLookup"]),
+
+        .target(name: "ExampleFeatures", dependencies: ["Weir"], path: "features", swiftSettings: strict),
+        .executableTarget(name: "Shop", dependencies: ["Weir", "ExampleFeatures"], swiftSettings: strict),
+    ]
+)

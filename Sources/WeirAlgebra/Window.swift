@@ -1,0 +1,91 @@
+/// Which of an entity's events count at a time `t`. See `docs/CONCEPTS.md` for the table.
+public struct Window: Hashable, Sendable {
+    public enum Kind: Hashable, Sendable {
+        case sliding
+        /// The tail moves in steps of `every` microseconds.
+        case hopping(every: Int64)
+        /// `closed` asks for the last closed window instead of the running one.
+        case tumbling(closed: Bool)
+        /// The length is the gap.
+        case session
+        case lifetime
+    }
+
+    public let kind: Kind
+    /// Microseconds; 0 for `lifetime`. An impossible length (not positive, not whole) is kept as nil and refused at start.
+    public let length: Int64?
+    let everyIsImpossible: Bool
+
+    private init(_ kind: Kind, _ length: Int64?, everyIsImpossible: Bool = false) {
+        self.kind = kind
+        self.length = length
+        self.everyIsImpossible = everyIsImpossible
+    }
+
+    /// `[t − length, t)`, exact to the microsecond.
+    public static func sliding(_ length: Duration) -> Window { Window(.sliding, length.wholeMicroseconds) }
+
+    /// `[floor(t − length, every), t)`: cheaper to keep than a sliding window, since its tail moves in steps.
+    public static func hopping(_ length: Duration, every: Duration) -> Window {
+        Window(
+            .hopping(every: every.wholeMicroseconds ?? 0), length.wholeMicroseconds,
+            everyIsImpossible: every.wholeMicroseconds == nil)
+    }
+
+    /// `[floor(t, length), t)`: the running window, aligned to the epoch in UTC.
+    public static func tumbling(_ length: Duration) -> Window { Window(.tumbling(closed: false), length.wholeMicroseconds) }
+
+    /// The last closed window of a tumbling one: `[floor(t, length) − length, floor(t, length))`.
+    public var previous: Window {
+        if case .tumbling = kind { return Window(.tumbling(closed: true), length) }
+        return Window(kind, nil)
+    }
+
+    /// The events of the session that is open at `t`: consecutive events at most `gap` apart, the last at most `gap` before `t`.
+    public static func session(gap: Duration) -> Window { Window(.session, gap.wholeMicroseconds) }
+
+    /// Everything before `t`.
+    public static let lifetime = Window(.lifetime, 0)
+
+    /// What is impossible about this window, in words; nil for a possible one.
+    public var problem: String? {
+        if kind == .lifetime { return nil }
+        guard let length else {
+            return "its length must be a whole number of microseconds (and only a tumbling window has a .previous)"
+        }
+        if length <= 0 { return "its length must be positive" }
+        if case .hopping(let every) = kind {
+            if everyIsImpossible { return "every must be a whole number of microseconds" }
+            if every <= 0 { return "every must be positive" }
+            if every > length { return "every must not be longer than the window" }
+        }
+        return nil
+    }
+
+    /// The half-open span of time that counts at `t`. nil for a session, whose start the events decide.
+    public func bounds(at t: EventTime) -> (start: EventTime, end: EventTime)? {
+        let length = self.length ?? 0
+        switch kind {
+        case .sliding: return (t.advanced(by: -length), t)
+        case .hopping(let every): return (t.advanced(by: -length).floored(to: every), t)
+        case .tumbling(closed: false): return (t.floored(to: length), t)
+        case .tumbling(closed: true):
+            let end = t.floored(to: length)
+            return (end.advanced(by: -length), end)
+        case .session: return nil
+        case .lifetime: return (.distantPast, t)
+        }
+    }
+
+    /// A stable text, part of the view's fingerprint; lengths in microseconds.
+    public var signature: String {
+        let length = self.length ?? 0
+        switch kind {
+        case .sliding: return "sliding(\(length))"
+        case .hopping(let every): return "hopping(\(length),\(every))"
+        case .tumbling(let closed): return closed ? "tumbling(\(length)).previous" : "tumbling(\(length))"
+        case .session: return "session(\(length))"
+        case .lifetime: return "lifetime"
+        }
+    }
+}

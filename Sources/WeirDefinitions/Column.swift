@@ -1,0 +1,149 @@
+public import WeirAlgebra
+
+/// A property's type that can be aggregated. Optional properties are skipped where they are nil.
+public protocol ColumnConvertible: Sendable {
+    associatedtype Column: ColumnValue
+    static func append(_ value: borrowing Self, to buffer: inout ColumnBuffer)
+}
+
+extension Double: ColumnConvertible {
+    public static func append(_ value: borrowing Double, to buffer: inout ColumnBuffer) { buffer.append(float64: copy value) }
+    public typealias Column = Double
+}
+
+extension Float: ColumnConvertible {
+    public static func append(_ value: borrowing Float, to buffer: inout ColumnBuffer) { buffer.append(float64: Double(copy value)) }
+    public typealias Column = Double
+}
+
+extension Bool: ColumnConvertible {
+    public static func append(_ value: borrowing Bool, to buffer: inout ColumnBuffer) { buffer.append(int64: (copy value) ? 1 : 0) }
+    public typealias Column = Bool
+}
+
+extension String: ColumnConvertible {
+    public static func append(_ value: borrowing String, to buffer: inout ColumnBuffer) { buffer.append(text: copy value) }
+    public typealias Column = Text
+}
+
+extension ColumnConvertible where Self: FixedWidthInteger & SignedInteger {
+    public static func append(_ value: borrowing Self, to buffer: inout ColumnBuffer) { buffer.append(int64: Int64(copy value)) }
+}
+
+extension Int: ColumnConvertible { public typealias Column = Int64 }
+extension Int8: ColumnConvertible { public typealias Column = Int64 }
+extension Int16: ColumnConvertible { public typealias Column = Int64 }
+extension Int32: ColumnConvertible { public typealias Column = Int64 }
+extension Int64: ColumnConvertible { public typealias Column = Int64 }
+
+/// An enumeration with raw values is aggregated by its raw value once it says that it is `ColumnConvertible`.
+extension ColumnConvertible where Self: RawRepresentable, RawValue: ColumnConvertible, Column == RawValue.Column {
+    public static func append(_ value: borrowing Self, to buffer: inout ColumnBuffer) {
+        RawValue.append((copy value).rawValue, to: &buffer)
+    }
+}
+
+extension Optional: ColumnConvertible where Wrapped: ColumnConvertible {
+    public typealias Column = Wrapped.Column
+    public static func append(_ value: borrowing Wrapped?, to buffer: inout ColumnBuffer) {
+        if let value = copy value { Wrapped.append(value, to: &buffer) } else { buffer.appendNull() }
+    }
+}
+
+/// One column of a batch of rows, filled event by event. Only the array that fits `type` grows.
+public struct ColumnBuffer: Sendable {
+    package let type: ColumnType
+    /// Also for Bool: 0 and 1.
+    package var int64s: [Int64] = []
+    package var float64s: [Double] = []
+    /// End offsets of the texts in `textBytes`.
+    package var textEnds: [Int] = []
+    package var textBytes: [UInt8] = []
+    /// Row numbers that are null, ascending.
+    package var nulls: [Int] = []
+    package var count = 0
+
+    package init(type: ColumnType) {
+        self.type = type
+    }
+
+    package mutating func reserve(_ rows: Int) {
+        switch type {
+        case .int64, .bool: int64s.reserveCapacity(rows)
+        case .float64: float64s.reserveCapacity(rows)
+        case .text: textEnds.reserveCapacity(rows)
+        }
+    }
+
+    package mutating func append(int64: Int64) {
+        int64s.append(int64)
+        count += 1
+    }
+
+    package mutating func append(float64: Double) {
+        // −0 and 0 are one value everywhere.
+        float64s.append(float64 + 0)
+        count += 1
+    }
+
+    package mutating func append(text: String) {
+        var text = text
+        text.withUTF8 { append(text: UnsafeRawBufferPointer($0)) }
+    }
+
+    package mutating func append(text: UnsafeRawBufferPointer) {
+        textBytes.append(contentsOf: text)
+        textEnds.append(textBytes.count)
+        count += 1
+    }
+
+    package mutating func appendNull() {
+        nulls.append(count)
+        switch type {
+        case .int64, .bool: append(int64: 0)
+        case .float64: append(float64: 0)
+        case .text: append(text: UnsafeRawBufferPointer(start: nil, count: 0))
+        }
+    }
+
+    package func textRange(_ row: Int) -> Range<Int> { (row == 0 ? 0 : textEnds[row - 1])..<textEnds[row] }
+}
+
+/// Reads one property of an event into a column.
+///
+/// A stored property is read at its offset, which costs a nanosecond or two; a `KeyPath` read costs some eighty.
+struct ColumnReader<Source>: Sendable {
+    let keyPath: PartialKeyPath<Source> & Sendable
+    let type: ColumnType
+    let append: @Sendable (UnsafePointer<Source>, inout ColumnBuffer) -> Void
+
+    init<C: ColumnConvertible>(_ keyPath: KeyPath<Source, C> & Sendable) {
+        self.keyPath = keyPath
+        type = C.Column.columnType
+        if let offset = MemoryLayout<Source>.offset(of: keyPath) {
+            append = { event, buffer in
+                C.append((UnsafeRawPointer(event) + offset).assumingMemoryBound(to: C.self).pointee, to: &buffer)
+            }
+        } else {
+            append = { event, buffer in C.append(event.pointee[keyPath: keyPath], to: &buffer) }
+        }
+    }
+
+    /// The property's name as the fingerprint holds it. A computed property has no name at run time; its type stands for it.
+    var signature: String {
+        let text = String(describing: keyPath)
+        guard let dot = text.firstIndex(of: ".") else { return text }
+        let path = text[text.index(after: dot)...]
+        return path.hasPrefix("<computed") ? "computed:\(type)" : String(path)
+    }
+}
+
+/// Which events an aggregation counts. One `Filter` used by several features is evaluated, and its tiles are kept, once.
+public final class Filter<Source>: Sendable {
+    let accepts: @Sendable (Source) -> Bool
+
+    /// - Parameter accepts: pure: no clock, no randomness, nothing that changes.
+    public init(_ accepts: @escaping @Sendable (Source) -> Bool) {
+        self.accepts = accepts
+    }
+}

@@ -1,0 +1,74 @@
+public import WeirAlgebra
+public import WeirRecords
+
+/// Something that happened, as it comes from a topic, a file or a push.
+///
+/// ```swift
+/// struct Purchase: Event {
+///     static let stream = "purchases"
+///     var id: String
+///     var household: Int
+///     var price: Double
+///     var eventTime: EventTime
+/// }
+/// ```
+///
+/// Fields have the snake_case of the coding key as their wire name (`eventTime` → `event_time`). Optional fields may be
+/// absent; unknown ones are ignored. An event without an `id` property is ordered by its position in the source and is not
+/// deduplicated.
+public protocol Event: Codable, Sendable {
+    associatedtype ID: EventID = NoID
+
+    /// The stream's name: the Kafka topic, the table in history, the first argument of `weir ingest`.
+    static var stream: String { get }
+    /// What tells this event from others with the same keys and time; events that agree in all three are one event.
+    var id: ID { get }
+    /// When it happened.
+    var eventTime: EventTime { get }
+
+    /// The unit of event times given as numbers; nil (the default) accepts RFC 3339 text only.
+    static var timestampUnit: TimestampUnit? { get }
+    /// Events older than the latest event time of the stream by more than this become dead letters. nil (the default): none.
+    static var lateness: Duration? { get }
+    /// Events more than this ahead of their ingest time become dead letters. nil (the default): none.
+    static var maxAhead: Duration? { get }
+}
+
+extension Event {
+    public static var timestampUnit: TimestampUnit? { nil }
+    public static var lateness: Duration? { nil }
+    public static var maxAhead: Duration? { nil }
+}
+
+extension Event where ID == NoID {
+    public var id: NoID { NoID() }
+}
+
+/// A type that an event's `id` can have. Ids compare as the UTF-8 bytes of their text.
+public protocol EventID: Hashable, Sendable {
+    /// nil for no id.
+    var idText: String? { get }
+    static var isPresent: Bool { get }
+}
+
+extension String: EventID {
+    public var idText: String? { self }
+    public static var isPresent: Bool { true }
+}
+
+extension Int: EventID {
+    public var idText: String? { String(self) }
+    public static var isPresent: Bool { true }
+}
+
+extension Int64: EventID {
+    public var idText: String? { String(self) }
+    public static var isPresent: Bool { true }
+}
+
+/// The id of events that have none.
+public struct NoID: EventID {
+    public init() {}
+    public var idText: String? { nil }
+    public static var isPresent: Bool { false }
+}
