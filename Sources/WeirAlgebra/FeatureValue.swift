@@ -110,20 +110,3 @@ extension Array: FeatureRepresentable where Element: FeatureElement {
         }
     }
 }
-
-extension Dictionary: FeatureRepresentable where Key == String, Value == Int {
-    public static var featureType: FeatureType { .intMap }
-    public var featureValue: FeatureValue {
-        .map(
-            sorted { $0.key.utf8.lexicographicallyPrecedes($1.key.utf8) }
-                .map { FeatureValue.MapEntry(key: $0.key, value: .int(Int64($0.value))) })
-    }
-    public init?(featureValue: FeatureValue) {
-        guard case .map(let entries) = featureValue else { return nil }
-        self = [:]
-        for entry in entries {
-            guard let value = Int(featureValue: entry.value) else { return nil }
-            self[entry.key] = value
-        }
-    }
-}

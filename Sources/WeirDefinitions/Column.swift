@@ -59,8 +59,8 @@ public struct ColumnBuffer: Sendable {
     /// End offsets of the texts in `textBytes`.
     package var textEnds: [Int] = []
     package var textBytes: [UInt8] = []
-    /// Row numbers that are null, ascending.
-    package var nulls: [Int] = []
+    /// One flag a row; empty while no row is null.
+    package var nulls: [Bool] = []
     package var count = 0
 
     package init(type: ColumnType) {
@@ -77,13 +77,13 @@ public struct ColumnBuffer: Sendable {
 
     package mutating func append(int64: Int64) {
         int64s.append(int64)
-        count += 1
+        grow()
     }
 
     package mutating func append(float64: Double) {
         // −0 and 0 are one value everywhere.
         float64s.append(float64 + 0)
-        count += 1
+        grow()
     }
 
     package mutating func append(text: String) {
@@ -94,16 +94,52 @@ public struct ColumnBuffer: Sendable {
     package mutating func append(text: UnsafeRawBufferPointer) {
         textBytes.append(contentsOf: text)
         textEnds.append(textBytes.count)
+        grow()
+    }
+
+    private mutating func grow() {
         count += 1
+        if !nulls.isEmpty { nulls.append(false) }
     }
 
     package mutating func appendNull() {
-        nulls.append(count)
+        if nulls.isEmpty { nulls = Array(repeating: false, count: count) }
+        defer { nulls[count - 1] = true }
+        if nulls.isEmpty {
+            // The first row of all: `grow` would not extend an empty list.
+            nulls = [true]
+            switch type {
+            case .int64, .bool: int64s.append(0)
+            case .float64: float64s.append(0)
+            case .text: textEnds.append(textBytes.count)
+            }
+            count = 1
+            return
+        }
         switch type {
         case .int64, .bool: append(int64: 0)
         case .float64: append(float64: 0)
         case .text: append(text: UnsafeRawBufferPointer(start: nil, count: 0))
         }
+    }
+
+    package func isNull(_ row: Int) -> Bool { !nulls.isEmpty && nulls[row] }
+
+    /// Appends a row of another column of the same type.
+    package mutating func append(_ other: ColumnBuffer, row: Int) {
+        if other.isNull(row) { return appendNull() }
+        switch type {
+        case .int64, .bool: append(int64: other.int64s[row])
+        case .float64: append(float64: other.float64s[row])
+        case .text:
+            let range = other.textRange(row)
+            other.textBytes.withUnsafeBytes { append(text: UnsafeRawBufferPointer(rebasing: $0[range])) }
+        }
+    }
+
+    package func withText<R>(_ row: Int, _ body: (UnsafeRawBufferPointer) -> R) -> R {
+        let range = textRange(row)
+        return textBytes.withUnsafeBytes { body(UnsafeRawBufferPointer(rebasing: $0[range])) }
     }
 
     package func textRange(_ row: Int) -> Range<Int> { (row == 0 ? 0 : textEnds[row - 1])..<textEnds[row] }

@@ -1,0 +1,232 @@
+import WeirAlgebra
+package import WeirRecords
+
+/// All feature views and services of a feature repository.
+///
+/// ```swift
+/// var catalog: Catalog { HouseholdSpend.self; BasketActivity.self; CheckoutOffer.self }
+/// ```
+public struct Catalog: Sendable {
+    enum Item: Sendable {
+        case view(any FeatureView.Type)
+        case service(any FeatureService.Type)
+    }
+    let items: [Item]
+}
+
+@resultBuilder
+public enum CatalogBuilder {
+    public static func buildExpression<V: FeatureView>(_ view: V.Type) -> Catalog { Catalog(items: [.view(view)]) }
+    public static func buildExpression<S: FeatureService>(_ service: S.Type) -> Catalog { Catalog(items: [.service(service)]) }
+    public static func buildExpression(_ catalog: Catalog) -> Catalog { catalog }
+    public static func buildBlock(_ parts: Catalog...) -> Catalog { Catalog(items: parts.flatMap(\.items)) }
+    public static func buildOptional(_ part: Catalog?) -> Catalog { part ?? Catalog(items: []) }
+    public static func buildEither(first: Catalog) -> Catalog { first }
+    public static func buildEither(second: Catalog) -> Catalog { second }
+    public static func buildArray(_ parts: [Catalog]) -> Catalog { Catalog(items: parts.flatMap(\.items)) }
+}
+
+/// The catalog, checked and made ready for the engine: once at start.
+package struct CatalogPlan: Sendable {
+    package let streams: [any StreamPlan]
+    package let views: [ViewPlan]
+    package let services: [ServicePlan]
+
+    /// - Throws: `DefinitionError` that names the feature, view or service and says what would be right.
+    package init(_ catalog: Catalog) throws(DefinitionError) {
+        var builders: [any StreamBuilding] = []
+        var views: [ViewPlan] = []
+        for case .view(let type) in catalog.items {
+            let plan = try addView(type, to: &builders)
+            if views.contains(where: { $0.name == plan.name }) {
+                throw DefinitionError("two feature views are named '\(plan.name)'; give one a `static let name`")
+            }
+            views.append(plan)
+        }
+        var streams: [any StreamPlan] = []
+        for builder in builders { streams.append(try builder.build()) }
+        var services: [ServicePlan] = []
+        for case .service(let type) in catalog.items {
+            let service = try makeServicePlan(type, views: views)
+            if services.contains(where: { $0.name == service.name }) || views.contains(where: { $0.name == service.name }) {
+                throw DefinitionError("two services or views are named '\(service.name)'; give one a `static let name`")
+            }
+            services.append(service)
+        }
+        self.streams = streams
+        self.views = views
+        self.services = services
+    }
+
+    package func stream(named name: String) -> (any StreamPlan)? { streams.first { $0.name == name } }
+    package func view(named name: String) -> ViewPlan? { views.first { $0.name == name } }
+    package func service(named name: String) -> ServicePlan? { services.first { $0.name == name } }
+}
+
+/// Collects the views of one stream until all are known.
+private protocol StreamBuilding: AnyObject {
+    var eventType: any Event.Type { get }
+    var streamName: String { get }
+    func build() throws(DefinitionError) -> any StreamPlan
+}
+
+private final class StreamBuilder<E: Event>: StreamBuilding {
+    var views: [TypedView<E>] = []
+    var eventType: any Event.Type { E.self }
+    var streamName: String { E.stream }
+    func build() throws(DefinitionError) -> any StreamPlan { try TypedStream(views: views) }
+}
+
+private func addView<V: FeatureView>(_: V.Type, to builders: inout [any StreamBuilding]) throws(DefinitionError) -> ViewPlan {
+    guard isWireName(V.name) else {
+        throw DefinitionError("view \(V.self): '\(V.name)' is no wire name; use lower-case letters, digits and _")
+    }
+    let builder: StreamBuilder<V.Source>
+    if let existing = builders.first(where: { $0.streamName == V.Source.stream }) {
+        guard let same = existing as? StreamBuilder<V.Source> else {
+            throw DefinitionError(
+                "events \(existing.eventType) and \(V.Source.self) both name the stream '\(V.Source.stream)'; one stream has one event type")
+        }
+        builder = same
+    } else {
+        builder = StreamBuilder()
+        builders.append(builder)
+    }
+    let view = try TypedView(V())
+    builder.views.append(view)
+    return view.plan
+}
+
+/// A service as the lookup and the export see it.
+package final class ServicePlan: Sendable {
+    package struct Join: Sendable {
+        package let view: ViewPlan
+        /// The entity key's canonical text from a decoded request; nil for empty values.
+        package let key: @Sendable (any Sendable) -> String?
+    }
+
+    package enum Source: Sendable {
+        case feature(join: Int, feature: Int)
+        case request(@Sendable (any Sendable) -> FeatureValue)
+    }
+
+    package enum Computation: Sendable {
+        case feature(join: Int, feature: Int)
+        case onDemand(inputs: [Source], compute: @Sendable ([FeatureValue]) -> FeatureValue)
+    }
+
+    package struct Output: Sendable {
+        package let name: String
+        package let type: FeatureType
+        package let computation: Computation
+    }
+
+    package let name: String
+    package let requestSchema: RecordSchema
+    package let joins: [Join]
+    package let outputs: [Output]
+    package let decode: @Sendable (RecordBatch, Int) throws(RecordError) -> any Sendable
+
+    init(
+        name: String, requestSchema: RecordSchema, joins: [Join], outputs: [Output],
+        decode: @escaping @Sendable (RecordBatch, Int) throws(RecordError) -> any Sendable
+    ) {
+        self.name = name
+        self.requestSchema = requestSchema
+        self.joins = joins
+        self.outputs = outputs
+        self.decode = decode
+    }
+}
+
+private func makeServicePlan<S: FeatureService>(
+    _: S.Type, views: [ViewPlan]
+) throws(DefinitionError) -> ServicePlan {
+    guard isWireName(S.name) else {
+        throw DefinitionError("service \(S.self): '\(S.name)' is no wire name; use lower-case letters, digits and _")
+    }
+    let schema: RecordSchema
+    do {
+        schema = try RecordSchema.probe(S.Request.self, name: S.name, timestampUnit: .milliseconds)
+    } catch {
+        throw DefinitionError("request of service \(S.name): \(error)")
+    }
+
+    var nodes: [JoinNode] = []
+    var joins: [ServicePlan.Join] = []
+    func joinIndex(_ node: JoinNode) throws(DefinitionError) -> Int {
+        if let known = nodes.firstIndex(where: { $0 === node }) { return known }
+        guard let view = views.first(where: { $0.name == node.viewName }) else {
+            throw DefinitionError("service \(S.name) joins the view \(node.viewName), which is not in the catalog")
+        }
+        nodes.append(node)
+        joins.append(.init(view: view, key: node.key))
+        return joins.count - 1
+    }
+    // One instance a joined view, as the join's own properties refer to it, resolves key paths to features.
+    func resolve(
+        _ join: JoinNode, _ feature: @Sendable (any Sendable) -> any FeatureNode
+    ) throws(DefinitionError) -> (join: Int, feature: Int) {
+        let index = try joinIndex(join)
+        let instance = makeView(join.viewType)
+        let wanted = feature(instance)
+        var position = 0
+        for child in Mirror(reflecting: instance).children {
+            guard let property = child.value as? any FeatureProperty else { continue }
+            let node: any FeatureNode = property.node
+            if node === wanted { return (index, position) }
+            position += 1
+        }
+        throw DefinitionError("service \(S.name): a feature of \(join.viewName) is no stored property of the view")
+    }
+    func source(_ source: ServiceInputSource) throws(DefinitionError) -> ServicePlan.Source {
+        switch source.kind {
+        case .request(let read): return .request(read)
+        case .feature(let join, let feature):
+            let place = try resolve(join, feature)
+            return .feature(join: place.join, feature: place.feature)
+        }
+    }
+
+    var outputs: [ServicePlan.Output] = []
+    func append(_ output: ServicePlan.Output) throws(DefinitionError) {
+        guard isWireName(output.name) else {
+            throw DefinitionError("service \(S.name): '\(output.name)' is no wire name; use lower-case letters, digits and _")
+        }
+        if outputs.contains(where: { $0.name == output.name }) {
+            throw DefinitionError("service \(S.name): two features are named '\(output.name)'; rename one with .named")
+        }
+        if schema.index(of: output.name) != nil {
+            throw DefinitionError(
+                "service \(S.name): the feature '\(output.name)' has the name of a field of the request; rename it with .named")
+        }
+        outputs.append(output)
+    }
+    for output in S().outputs {
+        switch output.kind {
+        case .joined(let input, let name):
+            guard case .feature(let join, let feature) = try source(input) else { continue }
+            let plan = joins[join].view.features[feature]
+            try append(.init(name: name ?? plan.name, type: plan.type, computation: .feature(join: join, feature: feature)))
+        case .allOf(let node):
+            let join = try joinIndex(node)
+            for (index, feature) in joins[join].view.features.enumerated() {
+                try append(.init(name: feature.name, type: feature.type, computation: .feature(join: join, feature: index)))
+            }
+        case .onDemand(let node):
+            var inputs: [ServicePlan.Source] = []
+            for input in node.inputs { inputs.append(try source(input)) }
+            try append(
+                .init(name: node.name, type: node.type, computation: .onDemand(inputs: inputs, compute: node.compute)))
+        }
+    }
+    if outputs.isEmpty { throw DefinitionError("service \(S.name) has no outputs") }
+
+    return ServicePlan(name: S.name, requestSchema: schema, joins: joins, outputs: outputs) {
+        batch, row throws(RecordError) in
+        var decoder = RecordDecoder(schema: schema)
+        return try decoder.decode(S.Request.self, from: batch, row: row)
+    }
+}
+
+private func makeView(_ type: any FeatureView.Type) -> any FeatureView { type.init() }

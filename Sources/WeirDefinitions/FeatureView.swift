@@ -1,0 +1,40 @@
+public import WeirAlgebra
+import WeirRecords
+
+/// Features of one entity, computed from one stream.
+///
+/// ```swift
+/// struct HouseholdSpend: FeatureView {
+///     typealias Subject = Household
+///     static func key(of purchase: Purchase) -> Household.ID? { purchase.household }
+///
+///     let avgPrice28d = Aggregate.mean(\.price, over: .sliding(.days(28)))
+///     let spend1h = Aggregate.sum(\.price, over: .sliding(.hours(1)))
+/// }
+/// ```
+public protocol FeatureView: Sendable {
+    associatedtype Subject: Entity
+    associatedtype Source: Event
+
+    /// The view's wire name; by default the snake_case of the type's name.
+    static var name: String { get }
+
+    /// Which entity an event is about; nil where it is about none, and then the view does not see it.
+    static func key(of event: Source) -> Subject.ID?
+
+    init()
+}
+
+extension FeatureView {
+    public static var name: String { wireName(String(describing: Self.self)) }
+    public typealias Aggregate = Aggregations<Source>
+}
+
+/// A definition that cannot work, found at start: which one, what is wrong, what would be right.
+public struct DefinitionError: Error, Hashable, CustomStringConvertible {
+    public var description: String
+
+    public init(_ description: String) {
+        self.description = description
+    }
+}

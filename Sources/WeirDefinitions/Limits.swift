@@ -1,0 +1,17 @@
+/// Every bound in one place. What passes one is refused with a message that names it; nothing is cut silently.
+package enum Limits {
+    /// Bytes of an entity key's canonical text: LMDB keys have 511 bytes in all.
+    package static let keyBytesMax = 400
+    /// Bytes of one event's or request's text.
+    package static let recordBytesMax = 1 << 20
+    /// Bytes of a quoted CSV field, across lines.
+    package static let csvRecordBytesMax = 64 << 10
+    /// Events of one request or one server-held session.
+    package static let sessionEventsMax = 10_000
+    /// Sessions that the server holds at a time.
+    package static let sessionsMax = 1_000_000
+    /// Events that one leaf of an entity's time tree holds before it splits (one microsecond's events stay together).
+    package static let leafRowsMax = 128
+    /// Requests of one FEATURES.GET.
+    package static let requestsPerCommandMax = 10_000
+}

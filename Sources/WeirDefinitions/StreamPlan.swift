@@ -1,0 +1,171 @@
+package import WeirAlgebra
+package import WeirRecords
+
+/// Events of one stream, decoded, with the rows that every view of the stream takes from them. One entry an event.
+package struct PreparedBatch: Sendable {
+    /// The fields as they go to history; holds the malformed records too.
+    package var records: RecordBatch
+    /// Which row of `records` each event is.
+    package var recordRows: [Int] = []
+    /// Event times, microseconds.
+    package var times: [Int64] = []
+    /// Id texts; empty for streams without ids.
+    package var ids = ColumnBuffer(type: .text)
+    /// A stable hash of the keys that all views of the stream have for the event: with time and id, its identity.
+    package var keyHashes: [UInt64] = []
+    /// In the order of the stream's views.
+    package var views: [ViewRows] = []
+
+    package var count: Int { times.count }
+
+    /// Gives events without ids their place in the history's order as id, so that they have a total order and none is taken
+    /// for a copy of another.
+    ///
+    /// - Parameters:
+    ///   - rows: the accepted events.
+    ///   - sequences: their numbers.
+    package mutating func assignSequenceIDs(rows: [Int], sequences: [Int64]) {
+        var assigned = ColumnBuffer(type: .text)
+        var next = 0
+        for row in times.indices {
+            if next < rows.count, rows[next] == row {
+                withUnsafeBytes(of: sequences[next].bigEndian) { assigned.append(text: $0) }
+                next += 1
+            } else {
+                assigned.append(text: "")
+            }
+        }
+        ids = assigned
+    }
+}
+
+/// A stream as the engine sees it: its schema, and how events become rows of its views.
+package protocol StreamPlan: AnyObject, Sendable {
+    var name: String { get }
+    var schema: RecordSchema { get }
+    var views: [ViewPlan] { get }
+    /// False for streams whose events have no id: they are ordered by source position and not deduplicated.
+    var hasIDs: Bool { get }
+    /// Microseconds; nil where the stream declares none.
+    var lateness: Int64? { get }
+    var maxAhead: Int64? { get }
+
+    /// Decodes records into events and reads every view's rows from them. What the event's own decoding refuses joins the
+    /// malformed records.
+    func prepare(_ records: RecordBatch) -> PreparedBatch
+}
+
+extension StreamPlan {
+    /// Everything that stored bytes depend on, as text.
+    package var definition: String {
+        var lines = ["stream \(name)" + (hasIDs ? "" : " without ids")]
+        lines += schema.fields.map { "  \($0.name): \($0.type.rawValue)\($0.isOptional ? "?" : "")" }
+        // An event's identity includes its keys in all views.
+        lines.append("  views: " + views.map(\.name).joined(separator: ", "))
+        return lines.joined(separator: "\n")
+    }
+
+    package var fingerprint: String { weirFingerprint(of: definition) }
+
+    package func viewIndex(_ name: String) -> Int? { views.firstIndex { $0.name == name } }
+}
+
+final class TypedStream<E: Event>: StreamPlan {
+    let schema: RecordSchema
+    let typedViews: [TypedView<E>]
+    let views: [ViewPlan]
+    let lateness: Int64?
+    let maxAhead: Int64?
+
+    init(views: [TypedView<E>]) throws(DefinitionError) {
+        guard isWireName(E.stream.replacingDashes) else {
+            throw DefinitionError("stream '\(E.stream)' of \(E.self): use lower-case letters, digits, _ and -")
+        }
+        do {
+            schema = try RecordSchema.probe(E.self, name: E.stream, timestampUnit: E.timestampUnit)
+        } catch {
+            throw DefinitionError("event \(E.self): \(error)")
+        }
+        func microseconds(_ duration: Duration?, _ what: String) throws(DefinitionError) -> Int64? {
+            guard let duration else { return nil }
+            guard let whole = duration.wholeMicroseconds, whole >= 0 else {
+                throw DefinitionError("event \(E.self): \(what) must be a whole number of microseconds, not negative")
+            }
+            return whole
+        }
+        lateness = try microseconds(E.lateness, "lateness")
+        maxAhead = try microseconds(E.maxAhead, "maxAhead")
+        typedViews = views
+        self.views = views.map(\.plan)
+    }
+
+    var name: String { E.stream }
+    var hasIDs: Bool { E.ID.isPresent }
+
+    func prepare(_ records: RecordBatch) -> PreparedBatch {
+        var batch = PreparedBatch(records: records)
+        var events: [E] = []
+        events.reserveCapacity(records.rows.count)
+        var decoder = RecordDecoder(schema: schema)
+        for row in records.rows.indices {
+            do throws(RecordError) {
+                let event = try decoder.decode(E.self, from: records, row: row)
+                events.append(event)
+                batch.recordRows.append(row)
+            } catch {
+                batch.reject(row, error.description)
+            }
+        }
+        batch.views = typedViews.map { $0.rows(of: events) }
+        if let tooLong = batch.firstRowWithLongKey() {
+            // Rare: leave these events out and read the rows again.
+            batch.reject(batch.recordRows[tooLong], "its key is longer than \(Limits.keyBytesMax) bytes")
+            var rest = records
+            rest.malformed = batch.records.malformed
+            let width = schema.fields.count
+            let row = batch.recordRows[tooLong]
+            rest.rows.remove(at: row)
+            rest.cells.removeSubrange(row * width..<(row + 1) * width)
+            return prepare(rest)
+        }
+        batch.times = events.map(\.eventTime.microseconds)
+        batch.ids.reserve(events.count)
+        for event in events { batch.ids.append(text: event.id.idText ?? "") }
+        batch.hashKeys()
+        return batch
+    }
+}
+
+extension PreparedBatch {
+    mutating func reject(_ row: Int, _ reason: String) {
+        let info = records.rows[row]
+        records.malformed.append(.init(raw: info.raw, offset: info.offset, reason: reason))
+    }
+
+    fileprivate func firstRowWithLongKey() -> Int? {
+        for view in views {
+            for row in 0..<view.keys.count where view.keys.textRange(row).count > Limits.keyBytesMax { return row }
+        }
+        return nil
+    }
+
+    fileprivate mutating func hashKeys() {
+        keyHashes.reserveCapacity(times.count)
+        var bytes: [UInt8] = []
+        for row in times.indices {
+            bytes.removeAll(keepingCapacity: true)
+            for view in views {
+                let range = view.keys.textRange(row)
+                // A null key and an empty one differ, and no key can reach into the next one's place.
+                let length = view.keys.isNull(row) ? UInt32.max : UInt32(range.count)
+                withUnsafeBytes(of: length.littleEndian) { bytes.append(contentsOf: $0) }
+                bytes.append(contentsOf: view.keys.textBytes[range])
+            }
+            keyHashes.append(bytes.withUnsafeBytes { StableHash.xxh64($0) })
+        }
+    }
+}
+
+extension String {
+    fileprivate var replacingDashes: String { String(map { $0 == "-" || $0 == "." ? "_" : $0 }) }
+}

@@ -1,0 +1,108 @@
+package import WeirAlgebra
+package import WeirRecords
+
+/// A view as the engine sees it: columns, filters, the partials that it keeps (slots), and how features come from them.
+package final class ViewPlan: Sendable {
+    package struct Column: Sendable, Hashable {
+        package let signature: String
+        package let type: ColumnType
+    }
+
+    /// One kept partial: an accumulation over a column (nil: over the events themselves) and a filter (nil: all events).
+    /// Features over other windows of the same slot share it.
+    package struct Slot: Sendable {
+        package let accumulation: any Accumulation
+        package let column: Int?
+        package let filter: Int?
+    }
+
+    package enum Computation: Sendable {
+        case aggregate(slot: Int, window: Int, aggregation: any Aggregation)
+        case derived(inputs: [Int], compute: @Sendable ([FeatureValue]) -> FeatureValue)
+    }
+
+    package struct Feature: Sendable {
+        package let name: String
+        package let type: FeatureType
+        package let computation: Computation
+        /// For people: `mean(price) over sliding 28 days`.
+        package let signature: String
+    }
+
+    package let name: String
+    package let entity: String
+    package let keyTypeName: String
+    package let stream: String
+    package let columns: [Column]
+    package let filterCount: Int
+    package let slots: [Slot]
+    package let windows: [Window]
+    package let features: [Feature]
+    /// A client's spelling of a key to the canonical one; nil for text that is no key of this entity.
+    package let canonicalKey: @Sendable (String) -> String?
+
+    package init(
+        name: String, entity: String, keyTypeName: String, stream: String, columns: [Column], filterCount: Int,
+        slots: [Slot], windows: [Window], features: [Feature], canonicalKey: @escaping @Sendable (String) -> String?
+    ) {
+        self.name = name
+        self.entity = entity
+        self.keyTypeName = keyTypeName
+        self.stream = stream
+        self.columns = columns
+        self.filterCount = filterCount
+        self.slots = slots
+        self.windows = windows
+        self.features = features
+        self.canonicalKey = canonicalKey
+    }
+
+    package func feature(named name: String) -> Int? { features.firstIndex { $0.name == name } }
+
+    /// How far back, in microseconds, the longest bounded window reaches. Sessions count with a day, since their start is
+    /// where the events say; a longer one is completed from history.
+    package var reach: Int64 {
+        var reach: Int64 = 0
+        for window in windows {
+            let length = window.length ?? 0
+            switch window.kind {
+            case .sliding, .tumbling(closed: false): reach = max(reach, length)
+            case .hopping(let every): reach = max(reach, length + every)
+            case .tumbling(closed: true): reach = max(reach, 2 * length)
+            case .session: reach = max(reach, length + 86_400_000_000)
+            case .lifetime: break
+            }
+        }
+        return reach
+    }
+
+    package var hasLifetimeWindow: Bool { windows.contains { $0.kind == .lifetime } }
+
+    /// Everything that the stored bytes and the values depend on, as text. Filters count by their number only: what is
+    /// inside a closure cannot be seen.
+    package var definition: String {
+        var lines = ["view \(name) of \(entity) (\(keyTypeName)) from \(stream)"]
+        lines += columns.map { "  column \($0.signature): \($0.type)" }
+        lines += features.map { "  \($0.name): \($0.type.rawValue) = \($0.signature)" }
+        return lines.joined(separator: "\n")
+    }
+
+    /// Sixteen hexadecimal digits that change whenever `definition` does.
+    package var fingerprint: String {
+        weirFingerprint(of: definition)
+    }
+}
+
+package func weirFingerprint(of text: String) -> String {
+    let hex = String(StableHash.xxh64(text), radix: 16)
+    return String(repeating: "0", count: 16 - hex.count) + hex
+}
+
+/// The rows that one view takes from a batch of events, column by column, one row an event.
+package struct ViewRows: Sendable {
+    /// Canonical key texts; null where the view does not see the event.
+    package var keys = ColumnBuffer(type: .text)
+    package var columns: [ColumnBuffer]
+    /// Bit `f` says whether filter `f` accepts the event.
+    package var filterBits: [UInt64] = []
+}

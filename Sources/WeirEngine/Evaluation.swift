@@ -1,0 +1,155 @@
+package import WeirAlgebra
+package import WeirDefinitions
+
+/// The time that values are asked for.
+package struct AsOf: Sendable, Hashable {
+    package var time: EventTime
+    /// Also counts events at exactly `time`.
+    package var isInclusive: Bool
+
+    package init(_ time: EventTime, isInclusive: Bool = false) {
+        self.time = time
+        self.isInclusive = isInclusive
+    }
+
+    /// The first moment that no longer counts.
+    package var end: Int64 { isInclusive ? time.advanced(by: 1).microseconds : time.microseconds }
+}
+
+/// All features of one view for one entity at one time.
+package struct Evaluation: Sendable {
+    /// In the order of the view's features.
+    package var results: [FeatureResult]
+    /// The time of the latest event that any window could count; nil where there is none.
+    package var latestEvent: EventTime?
+    /// Session events that were left out because the store has them.
+    package var knownSessionEvents: Int
+    package var isKnown: Bool
+}
+
+extension ViewRuntime {
+    /// The values of an entity that has no events, or no key.
+    package func emptyEvaluation(asOf: AsOf) throws -> Evaluation {
+        var evaluation = try evaluate(RowsTimeline(rows: EventRows(columns: plan.columns)), asOf: asOf, session: nil, keptFrom: .min)!
+        evaluation.results = evaluation.results.map { FeatureResult($0.value, .notFound) }
+        return evaluation
+    }
+
+    /// From the nodes of the online store. nil where a window begins before what the store keeps: history has the answer.
+    ///
+    /// - Parameters:
+    ///   - session: the session's events for this entity, in order. Those at or before the time count, also one at exactly
+    ///     the time; those whose copy the store counts are left out.
+    ///   - keptFrom: events before this time may have expired; `Int64.min` where none did.
+    package func evaluate(
+        nodes: some NodeReading, asOf: AsOf, session: EventRows?, keptFrom: Int64
+    ) throws -> Evaluation? {
+        try evaluate(NodeTimeline(view: self, nodes: nodes), asOf: asOf, session: session, keptFrom: keptFrom)
+    }
+
+    /// From all rows of the entity that any window at this time can reach, in order.
+    package func evaluate(rows: EventRows, asOf: AsOf, session: EventRows?) throws -> Evaluation {
+        try evaluate(RowsTimeline(rows: rows), asOf: asOf, session: session, keptFrom: .min)!
+    }
+
+    /// The earliest event time that the view's windows can reach at this time; `Int64.min` where there is no bound.
+    package func earliestReach(asOf: AsOf) -> Int64 {
+        plan.windows.map { $0.bounds(at: asOf.time)?.start.microseconds ?? .min }.min() ?? .min
+    }
+
+    private func evaluate(
+        _ timeline: some Timeline, asOf: AsOf, session: EventRows?, keptFrom: Int64
+    ) throws -> Evaluation? {
+        let baseTime = try timeline.baseTime
+        var overlay: EventRows?
+        var known = 0
+        if let session, !session.isEmpty {
+            var rows = EventRows(like: session)
+            for row in 0..<session.count where session.times[row] <= asOf.time.microseconds {
+                let time = session.times[row]
+                if let baseTime, time < baseTime { return nil }
+                let isCopy =
+                    try time < asOf.end
+                    && session.withID(row) { try timeline.contains(time: time, id: $0, tag: session.tags[row]) }
+                if isCopy { known += 1 } else { rows.append(session, row: row) }
+            }
+            overlay = rows.deduplicated()
+        }
+
+        var selections: [[Segment]] = []
+        selections.reserveCapacity(plan.windows.count)
+        for window in plan.windows {
+            var start: Int64
+            var end: Int64
+            // A session event at exactly the time counts, a stored one does not.
+            var overlayEnd = asOf.time.advanced(by: 1).microseconds
+            if let bounds = window.bounds(at: asOf.time) {
+                start = bounds.start.microseconds
+                end = window.isClosed ? bounds.end.microseconds : asOf.end
+                if window.isClosed { overlayEnd = end }
+                if window.kind == .lifetime {
+                    if let baseTime, end < baseTime { return nil }
+                } else if start < keptFrom {
+                    return nil
+                }
+            } else {
+                end = asOf.end
+                let gap = window.length ?? 0
+                start = try sessionStart(timeline, overlay, asOf: asOf, gap: gap)
+                if start < overlayEnd, EventTime(microseconds: start).advanced(by: -gap).microseconds < keptFrom { return nil }
+            }
+            end = max(start, end)
+            var segments = try timeline.segments(from: start, to: end)
+            if let overlay { segments += RowsTimeline(rows: overlay).segments(from: start, to: max(start, overlayEnd)) }
+            selections.append(segments)
+        }
+
+        var results = Array(repeating: FeatureResult(.null, .nullValue), count: plan.features.count)
+        for group in groups { try group.evaluate(selections[group.window], at: asOf.time, into: &results) }
+        for (index, feature) in plan.features.enumerated() {
+            if case .derived(let inputs, let compute) = feature.computation {
+                let value = compute(inputs.map { results[$0].value })
+                results[index] = FeatureResult(value, value == .null ? .nullValue : .present)
+            }
+        }
+
+        let isKnown = try timeline.isKnown || overlay?.isEmpty == false
+        if !isKnown { results = results.map { FeatureResult($0.value, .notFound) } }
+        var latest = overlay?.times.last
+        try timeline.forEachTimeDescending(before: asOf.end) { time in
+            latest = max(latest ?? .min, time)
+            return false
+        }
+        return Evaluation(
+            results: results, latestEvent: latest.map(EventTime.init(microseconds:)), knownSessionEvents: known, isKnown: isKnown)
+    }
+
+    /// Where the session that is open at the time began; behind the time asked for where none is open.
+    private func sessionStart(
+        _ timeline: some Timeline, _ overlay: EventRows?, asOf: AsOf, gap: Int64
+    ) throws -> Int64 {
+        var start = asOf.time.advanced(by: 1).microseconds
+        // Where the next earlier event may lie at the earliest to belong to the session.
+        var reach = asOf.time.advanced(by: -gap).microseconds
+        func extend(_ time: Int64) -> Bool {
+            guard time >= reach else { return false }
+            start = min(start, time)
+            reach = EventTime(microseconds: start).advanced(by: -gap).microseconds
+            return true
+        }
+        var pending = (overlay?.times ?? [])[...]
+        try timeline.forEachTimeDescending(before: asOf.end) { time in
+            while let last = pending.last, last >= time {
+                pending.removeLast()
+                if !extend(last) { return false }
+            }
+            return extend(time)
+        }
+        while let last = pending.popLast(), extend(last) {}
+        return start
+    }
+}
+
+extension Window {
+    fileprivate var isClosed: Bool { kind == .tumbling(closed: true) }
+}

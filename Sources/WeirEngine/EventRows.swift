@@ -1,0 +1,157 @@
+package import WeirAlgebra
+package import WeirDefinitions
+
+/// Reads rows of one entity: from owned columns or in place from a stored leaf.
+package protocol RowAccess {
+    var count: Int { get }
+    func time(_ row: Int) -> Int64
+    func tag(_ row: Int) -> UInt32
+    func filterBits(_ row: Int) -> UInt64
+    func withID<R>(_ row: Int, _ body: (UnsafeRawBufferPointer) -> R) -> R
+    func isNull(_ row: Int, column: Int) -> Bool
+    func int64(_ row: Int, column: Int) -> Int64
+    func float64(_ row: Int, column: Int) -> Double
+    func withText<R>(_ row: Int, column: Int, _ body: (UnsafeRawBufferPointer) -> R) -> R
+}
+
+extension RowAccess {
+    /// The first row at or after `time`; rows are in ascending order of time.
+    package func lowerBound(_ time: Int64) -> Int {
+        var low = 0
+        var high = count
+        while low < high {
+            let middle = (low + high) / 2
+            if self.time(middle) < time { low = middle + 1 } else { high = middle }
+        }
+        return low
+    }
+
+    /// Whether an event with this identity is among the rows.
+    package func contains(time: Int64, id: UnsafeRawBufferPointer, tag: UInt32) -> Bool {
+        var row = lowerBound(time)
+        while row < count, self.time(row) == time {
+            if self.tag(row) == tag, withID(row, { compareBytes($0, id) == 0 }) { return true }
+            row += 1
+        }
+        return false
+    }
+}
+
+/// −1, 0 or 1: bytewise, a prefix before the longer one.
+package func compareBytes(_ a: UnsafeRawBufferPointer, _ b: UnsafeRawBufferPointer) -> Int {
+    let shared = min(a.count, b.count)
+    var index = 0
+    while index < shared {
+        if a[index] != b[index] { return a[index] < b[index] ? -1 : 1 }
+        index += 1
+    }
+    return a.count == b.count ? 0 : (a.count < b.count ? -1 : 1)
+}
+
+/// Rows of one entity and view, held in columns: what an aggregation needs of each event, and its identity.
+package struct EventRows: RowAccess, Sendable {
+    package var times: [Int64] = []
+    package var ids = ColumnBuffer(type: .text)
+    /// Tells events with equal time and id but other keys apart: a hash of the event's keys in the stream's other views.
+    package var tags: [UInt32] = []
+    package var filterBitSets: [UInt64] = []
+    package var columns: [ColumnBuffer]
+
+    package init(columns: [ViewPlan.Column]) {
+        self.columns = columns.map { ColumnBuffer(type: $0.type) }
+    }
+
+    package init(like other: EventRows) {
+        columns = other.columns.map { ColumnBuffer(type: $0.type) }
+    }
+
+    package var count: Int { times.count }
+    package var isEmpty: Bool { times.isEmpty }
+
+    package func time(_ row: Int) -> Int64 { times[row] }
+    package func tag(_ row: Int) -> UInt32 { tags[row] }
+    package func filterBits(_ row: Int) -> UInt64 { filterBitSets[row] }
+    package func withID<R>(_ row: Int, _ body: (UnsafeRawBufferPointer) -> R) -> R { ids.withText(row, body) }
+    package func isNull(_ row: Int, column: Int) -> Bool { columns[column].isNull(row) }
+    package func int64(_ row: Int, column: Int) -> Int64 { columns[column].int64s[row] }
+    package func float64(_ row: Int, column: Int) -> Double { columns[column].float64s[row] }
+    package func withText<R>(_ row: Int, column: Int, _ body: (UnsafeRawBufferPointer) -> R) -> R {
+        columns[column].withText(row, body)
+    }
+
+    /// Appends one event of a prepared batch, as view number `view` of its stream sees it.
+    package mutating func append(_ batch: PreparedBatch, view: Int, row: Int) {
+        times.append(batch.times[row])
+        ids.append(batch.ids, row: row)
+        tags.append(batch.views.count > 1 ? UInt32(truncatingIfNeeded: batch.keyHashes[row]) : 0)
+        let rows = batch.views[view]
+        filterBitSets.append(rows.filterBits[row])
+        for column in columns.indices { columns[column].append(rows.columns[column], row: row) }
+    }
+
+    package mutating func append(_ other: EventRows, row: Int) {
+        times.append(other.times[row])
+        ids.append(other.ids, row: row)
+        tags.append(other.tags[row])
+        filterBitSets.append(other.filterBitSets[row])
+        for column in columns.indices { columns[column].append(other.columns[column], row: row) }
+    }
+
+    package mutating func append(_ leaf: LeafView, row: Int) {
+        times.append(leaf.time(row))
+        leaf.withID(row) { ids.append(text: $0) }
+        tags.append(leaf.tag(row))
+        filterBitSets.append(leaf.filterBits(row))
+        for column in columns.indices {
+            if leaf.isNull(row, column: column) {
+                columns[column].appendNull()
+                continue
+            }
+            switch columns[column].type {
+            case .int64, .bool: columns[column].append(int64: leaf.int64(row, column: column))
+            case .float64: columns[column].append(float64: leaf.float64(row, column: column))
+            case .text: leaf.withText(row, column: column) { columns[column].append(text: $0) }
+            }
+        }
+    }
+
+    /// The rows of `range`, as rows of their own.
+    package func slice(_ range: Range<Int>) -> EventRows {
+        var rows = EventRows(like: self)
+        for row in range { rows.append(self, row: row) }
+        return rows
+    }
+
+    private func precedes(_ a: Int, _ b: Int) -> Bool {
+        if times[a] != times[b] { return times[a] < times[b] }
+        let order = ids.withText(a) { a in ids.withText(b) { compareBytes(a, $0) } }
+        if order != 0 { return order < 0 }
+        return tags[a] < tags[b]
+    }
+
+    /// The rows in their total order: time, id, tag.
+    package func sorted() -> EventRows {
+        if count < 2 || (1..<count).allSatisfy({ !precedes($0, $0 - 1) }) { return self }
+        var rows = EventRows(like: self)
+        for row in times.indices.sorted(by: precedes) { rows.append(self, row: row) }
+        return rows
+    }
+
+    /// Both lists' rows, in order. An event in both counts once.
+    package func union(_ other: EventRows) -> EventRows {
+        if isEmpty { return other.sorted() }
+        var all = self
+        for row in other.times.indices { all.append(other, row: row) }
+        return all.sorted().deduplicated()
+    }
+
+    /// Ordered rows without further copies of an event.
+    package func deduplicated() -> EventRows {
+        if count < 2 || !(1..<count).contains(where: { isCopy($0, of: $0 - 1) }) { return self }
+        var rows = EventRows(like: self)
+        for row in times.indices where row == 0 || !isCopy(row, of: row - 1) { rows.append(self, row: row) }
+        return rows
+    }
+
+    private func isCopy(_ a: Int, of b: Int) -> Bool { times[a] == times[b] && !precedes(b, a) }
+}

@@ -1,0 +1,139 @@
+package import WeirAlgebra
+
+/// Names a node of an entity's time tree: a span of `16^level` microseconds that starts at a multiple of its length.
+///
+/// Nodes are ordered by start, wider ones first: a tile stands directly before its children.
+package struct NodeKey: Hashable, Comparable, Sendable {
+    /// The start of the span with the sign bit flipped, so that unsigned order is the order of time.
+    package let start: UInt64
+    /// 0 (one microsecond) to 16 (all of time).
+    package let level: UInt8
+
+    package static let levelMax: UInt8 = 16
+    package static let whole = NodeKey(start: 0, level: levelMax)
+
+    package init(start: UInt64, level: UInt8) {
+        self.start = start
+        self.level = level
+    }
+
+    /// The node of `level` whose span contains a biased time.
+    package init(containing time: UInt64, level: UInt8) {
+        start = level >= 16 ? 0 : time & ~((1 << (4 * UInt64(level))) - 1)
+        self.level = level
+    }
+
+    /// The last biased time inside the span.
+    package var last: UInt64 { level >= 16 ? .max : start | ((1 << (4 * UInt64(level))) - 1) }
+
+    package func contains(_ time: UInt64) -> Bool { start <= time && time <= last }
+    package func contains(_ other: NodeKey) -> Bool { start <= other.start && other.last <= last }
+
+    package static func < (a: NodeKey, b: NodeKey) -> Bool { a.start != b.start ? a.start < b.start : a.level > b.level }
+
+    /// The narrowest node that contains both times.
+    package static func smallest(containing a: UInt64, _ b: UInt64) -> NodeKey {
+        let difference = a ^ b
+        let level = difference == 0 ? 0 : (63 - difference.leadingZeroBitCount) / 4 + 1
+        return NodeKey(containing: a, level: UInt8(level))
+    }
+}
+
+/// A time as an unsigned number in the same order.
+package func biased(_ microseconds: Int64) -> UInt64 { UInt64(bitPattern: microseconds) ^ (1 << 63) }
+package func unbiased(_ time: UInt64) -> Int64 { Int64(bitPattern: time ^ (1 << 63)) }
+
+/// A stored node. Its bytes are borrowed from the store: they are valid until the store is next changed or closed.
+package struct Node {
+    package let key: NodeKey
+    package let bytes: UnsafeRawBufferPointer
+
+    package init(key: NodeKey, bytes: UnsafeRawBufferPointer) {
+        self.key = key
+        self.bytes = bytes
+    }
+
+    package var isTile: Bool { bytes.first == nodeKindTile }
+}
+
+/// The nodes of one entity in one view.
+package protocol NodeReading {
+    /// The first node at or after `key`.
+    func seek(_ key: NodeKey) throws -> Node?
+    /// The last node before `key`.
+    func seekBefore(_ key: NodeKey) throws -> Node?
+    /// The partials of all events before the entity's base time, which are no longer kept one by one; nil while none expired.
+    func base() throws -> UnsafeRawBufferPointer?
+}
+
+package protocol NodeWriting: NodeReading {
+    func put(_ key: NodeKey, _ bytes: [UInt8]) throws
+    func delete(_ key: NodeKey) throws
+    func putBase(_ bytes: [UInt8]) throws
+}
+
+/// Nodes in memory: for feature tests, the simulation and the export.
+package final class MemoryNodes: NodeWriting {
+    // Each node's bytes have an allocation of their own, so that pointers stay valid until the node itself is replaced.
+    private var keys: [NodeKey] = []
+    private var values: [UnsafeMutableRawBufferPointer] = []
+    private var baseValue: UnsafeMutableRawBufferPointer?
+
+    package init() {}
+
+    deinit {
+        for value in values { value.deallocate() }
+        baseValue?.deallocate()
+    }
+
+    private func lowerBound(_ key: NodeKey) -> Int {
+        var low = 0
+        var high = keys.count
+        while low < high {
+            let middle = (low + high) / 2
+            if keys[middle] < key { low = middle + 1 } else { high = middle }
+        }
+        return low
+    }
+
+    package func seek(_ key: NodeKey) -> Node? {
+        let index = lowerBound(key)
+        return index < keys.count ? Node(key: keys[index], bytes: UnsafeRawBufferPointer(values[index])) : nil
+    }
+
+    package func seekBefore(_ key: NodeKey) -> Node? {
+        let index = lowerBound(key) - 1
+        return index >= 0 ? Node(key: keys[index], bytes: UnsafeRawBufferPointer(values[index])) : nil
+    }
+
+    package func base() -> UnsafeRawBufferPointer? { baseValue.map { UnsafeRawBufferPointer($0) } }
+
+    private static func copy(_ bytes: [UInt8]) -> UnsafeMutableRawBufferPointer {
+        let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: bytes.count, alignment: 8)
+        memory.copyBytes(from: bytes)
+        return memory
+    }
+
+    package func put(_ key: NodeKey, _ bytes: [UInt8]) {
+        let index = lowerBound(key)
+        if index < keys.count, keys[index] == key {
+            values[index].deallocate()
+            values[index] = Self.copy(bytes)
+        } else {
+            keys.insert(key, at: index)
+            values.insert(Self.copy(bytes), at: index)
+        }
+    }
+
+    package func delete(_ key: NodeKey) {
+        let index = lowerBound(key)
+        guard index < keys.count, keys[index] == key else { return }
+        keys.remove(at: index)
+        values.remove(at: index).deallocate()
+    }
+
+    package func putBase(_ bytes: [UInt8]) {
+        baseValue?.deallocate()
+        baseValue = Self.copy(bytes)
+    }
+}

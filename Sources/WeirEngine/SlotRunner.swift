@@ -1,0 +1,197 @@
+import WeirAlgebra
+import WeirDefinitions
+
+/// Does one slot's work over whole leaves, tiles and windows, so that an existential is opened once a call, not once an event.
+protocol SlotRunner: Sendable {
+    /// The encoded partial of `old` (nil: no events) and `rows`.
+    func adding(_ rows: EventRows, _ range: Range<Int>, to old: UnsafeRawBufferPointer?, into writer: inout ByteWriter)
+        throws(FormatError)
+    /// The encoded merge of two encoded partials.
+    func merging(_ a: UnsafeRawBufferPointer, _ b: UnsafeRawBufferPointer, into writer: inout ByteWriter) throws(FormatError)
+}
+
+/// A part of a window: a stored partial, or rows of a stored leaf or in memory.
+enum Segment {
+    case tile(TileView)
+    case leaf(LeafView, Range<Int>)
+    case rows(EventRows, Range<Int>)
+}
+
+struct TypedSlotRunner<A: Accumulation>: SlotRunner {
+    let accumulation: A
+    let index: Int
+    let column: Int?
+    let filter: UInt64?
+
+    init(_ accumulation: A, index: Int, column: Int?, filter: Int?) {
+        self.accumulation = accumulation
+        self.index = index
+        self.column = column
+        self.filter = filter.map { 1 << UInt64($0) }
+    }
+
+    func adding(
+        _ rows: EventRows, _ range: Range<Int>, to old: UnsafeRawBufferPointer?, into writer: inout ByteWriter
+    ) throws(FormatError) {
+        var partial = try decode(old)
+        fold(rows, range, into: &partial)
+        accumulation.encode(partial, into: &writer)
+    }
+
+    func merging(
+        _ a: UnsafeRawBufferPointer, _ b: UnsafeRawBufferPointer, into writer: inout ByteWriter
+    ) throws(FormatError) {
+        var partial = try decode(a)
+        accumulation.merge(try decode(b), into: &partial)
+        accumulation.encode(partial, into: &writer)
+    }
+
+    private func decode(_ bytes: UnsafeRawBufferPointer?) throws(FormatError) -> A.Partial {
+        guard let bytes else { return accumulation.empty }
+        var reader = ByteReader(bytes)
+        return try accumulation.decode(&reader)
+    }
+
+    func partial(of segments: [Segment]) throws(FormatError) -> A.Partial {
+        var partial = accumulation.empty
+        for segment in segments {
+            switch segment {
+            case .tile(let tile): accumulation.merge(try decode(tile.partial(index)), into: &partial)
+            case .leaf(let leaf, let range): fold(leaf, range, into: &partial)
+            case .rows(let rows, let range): fold(rows, range, into: &partial)
+            }
+        }
+        return partial
+    }
+
+    @inline(__always)
+    private func fold<R: RowAccess>(_ rows: R, _ range: Range<Int>, into partial: inout A.Partial) {
+        guard let column else {
+            fold(rows, range, column: nil, into: &partial) { _, body in body(A.Input.column(bool: true)) }
+            return
+        }
+        switch A.Input.columnType {
+        case .float64:
+            fold(rows, range, column: column, into: &partial) { row, body in
+                body(A.Input.column(float64: rows.float64(row, column: column)))
+            }
+        case .int64:
+            fold(rows, range, column: column, into: &partial) { row, body in
+                body(A.Input.column(int64: rows.int64(row, column: column)))
+            }
+        case .bool:
+            fold(rows, range, column: column, into: &partial) { row, body in
+                body(A.Input.column(bool: rows.int64(row, column: column) != 0))
+            }
+        case .text:
+            fold(rows, range, column: column, into: &partial) { row, body in
+                rows.withText(row, column: column) { body(A.Input.column(text: Text($0))) }
+            }
+        }
+    }
+
+    @inline(__always)
+    private func fold<R: RowAccess>(
+        _ rows: R, _ range: Range<Int>, column: Int?, into partial: inout A.Partial,
+        input: (Int, (A.Input) -> Void) -> Void
+    ) {
+        for row in range {
+            if let filter, rows.filterBits(row) & filter == 0 { continue }
+            if let column, rows.isNull(row, column: column) { continue }
+            input(row) { value in
+                rows.withID(row) { id in
+                    accumulation.add(
+                        value, at: EventPosition(time: EventTime(microseconds: rows.time(row)), id: id), to: &partial)
+                }
+            }
+        }
+    }
+}
+
+/// The features that share a slot and a window: their partial is made once.
+protocol WindowGroup: Sendable {
+    var window: Int { get }
+    func evaluate(
+        _ segments: [Segment], at time: EventTime, into results: inout [FeatureResult]
+    ) throws(FormatError)
+}
+
+/// A feature's value and why it is so.
+package struct FeatureResult: Sendable, Hashable {
+    package var value: FeatureValue
+    package var status: ValueStatus
+
+    package init(_ value: FeatureValue, _ status: ValueStatus) {
+        self.value = value
+        self.status = status
+    }
+}
+
+final class TypedWindowGroup<A: Accumulation>: WindowGroup {
+    let window: Int
+    let runner: TypedSlotRunner<A>
+    let finalizers: [(feature: Int, finalize: @Sendable (A.Partial, EventTime) -> FeatureResult)]
+
+    init(window: Int, runner: TypedSlotRunner<A>, features: [(feature: Int, aggregation: any Aggregation)]) {
+        self.window = window
+        self.runner = runner
+        finalizers = features.map { feature, aggregation in
+            func open<G: Aggregation>(_ aggregation: G) -> Any { finalizer(aggregation) }
+            // The planner put this aggregation here because its accumulator equals the runner's.
+            return (feature, open(aggregation) as! @Sendable (A.Partial, EventTime) -> FeatureResult)
+        }
+    }
+
+    func evaluate(
+        _ segments: [Segment], at time: EventTime, into results: inout [FeatureResult]
+    ) throws(FormatError) {
+        let partial = try runner.partial(of: segments)
+        for (feature, finalize) in finalizers { results[feature] = finalize(partial, time) }
+    }
+}
+
+private func finalizer<G: Aggregation>(
+    _ aggregation: G
+) -> @Sendable (G.Accumulator.Partial, EventTime) -> FeatureResult {
+    { partial, time in
+        switch aggregation.value(of: partial, at: time) {
+        case .value(let value):
+            let value = value.featureValue
+            return FeatureResult(value, value == .null ? .nullValue : .present)
+        case .null: return FeatureResult(.null, .nullValue)
+        case .limit: return FeatureResult(.null, .limit)
+        case .overflow: return FeatureResult(.null, .overflow)
+        }
+    }
+}
+
+/// The machinery of one view: a runner a slot, a group a (slot, window).
+package final class ViewRuntime: Sendable {
+    package let plan: ViewPlan
+    let runners: [any SlotRunner]
+    let groups: [any WindowGroup]
+
+    package init(_ plan: ViewPlan) {
+        self.plan = plan
+        var runners: [any SlotRunner] = []
+        var groups: [any WindowGroup] = []
+        for (index, slot) in plan.slots.enumerated() {
+            func open<A: Accumulation>(_ accumulation: A) {
+                let runner = TypedSlotRunner(accumulation, index: index, column: slot.column, filter: slot.filter)
+                runners.append(runner)
+                for window in plan.windows.indices {
+                    var features: [(feature: Int, aggregation: any Aggregation)] = []
+                    for (number, feature) in plan.features.enumerated() {
+                        if case .aggregate(index, window, let aggregation) = feature.computation {
+                            features.append((number, aggregation))
+                        }
+                    }
+                    if !features.isEmpty { groups.append(TypedWindowGroup(window: window, runner: runner, features: features)) }
+                }
+            }
+            open(slot.accumulation)
+        }
+        self.runners = runners
+        self.groups = groups
+    }
+}

@@ -1,0 +1,80 @@
+package import GRDB
+import Crypto
+import Migrations
+import WeirDefinitions
+
+/// What went wrong with the history, and what to do.
+package struct HistoryError: Error, CustomStringConvertible {
+    package let description: String
+
+    package init(_ description: String) {
+        self.description = description
+    }
+}
+
+/// Opens `history.sqlite` and brings its schema up to date.
+package enum HistoryDatabase {
+    package static func path(in directory: String) -> String { directory + "/history.sqlite" }
+
+    /// For the one writer. Every commit is synced, unless `isSynced` is false.
+    package static func openForWriting(directory: String, isSynced: Bool = true) throws -> DatabaseQueue {
+        var configuration = Configuration()
+        configuration.busyMode = .timeout(30)
+        configuration.prepareDatabase { db in
+            try db.execute(sql: "PRAGMA journal_mode = WAL")
+            try db.execute(sql: "PRAGMA synchronous = \(isSynced ? "FULL" : "OFF")")
+            try db.execute(sql: "PRAGMA cache_size = -65536")
+            try db.execute(sql: "PRAGMA wal_autocheckpoint = 4000")
+        }
+        let queue = try open(path(in: directory), configuration)
+        try migrate(queue)
+        return queue
+    }
+
+    /// For readers, beside a writer or alone.
+    package static func openForReading(directory: String) throws -> DatabaseQueue {
+        var configuration = Configuration()
+        configuration.readonly = true
+        configuration.busyMode = .timeout(10)
+        configuration.prepareDatabase { db in try db.execute(sql: "PRAGMA cache_size = -16384") }
+        return try open(path(in: directory), configuration)
+    }
+
+    private static func open(_ path: String, _ configuration: Configuration) throws -> DatabaseQueue {
+        do {
+            return try DatabaseQueue(path: path, configuration: configuration)
+        } catch {
+            throw HistoryError("cannot open the history \(path): \(error); check the path, its rights and the free disk space")
+        }
+    }
+
+    private static func migrate(_ queue: DatabaseQueue) throws {
+        var migrator = DatabaseMigrator()
+        for migration in migrations {
+            migrator.registerMigration(migration.name) { db in
+                try db.execute(sql: migration.sql)
+                try db.execute(
+                    sql: "INSERT INTO weir_meta (key, value) VALUES (?, ?)",
+                    arguments: ["migration \(migration.name)", sha256(migration.sql)])
+            }
+        }
+        try migrator.migrate(queue)
+        try queue.read { db in
+            for migration in migrations {
+                let applied = try String.fetchOne(
+                    db, sql: "SELECT value FROM weir_meta WHERE key = ?", arguments: ["migration \(migration.name)"])
+                guard applied == sha256(migration.sql) else {
+                    throw HistoryError(
+                        "the history was made by a build whose migration \(migration.name) differs; use that build, or one of a later release")
+                }
+            }
+        }
+    }
+
+    package static func sha256(_ text: String) -> String {
+        SHA256.hash(data: Array(text.utf8)).map { byte in
+            let hex = String(byte, radix: 16)
+            return byte < 16 ? "0" + hex : hex
+        }.joined()
+    }
+}

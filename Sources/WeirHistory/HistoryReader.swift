@@ -1,0 +1,190 @@
+import Foundation
+package import GRDB
+import GRDBSQLite
+package import WeirDefinitions
+package import WeirEngine
+package import WeirRecords
+
+/// Reads the history: an entity's events for a lookup or an export, everything in order for a rebuild. Any number of readers
+/// work beside the writer, in this and in other processes.
+package final class HistoryReader: Sendable {
+    private let queue: DatabaseQueue
+    private let catalog: CatalogPlan
+    private let tables: [String: StreamTable]
+
+    package init(directory: String, catalog: CatalogPlan) throws {
+        self.catalog = catalog
+        queue = try HistoryDatabase.openForReading(directory: directory)
+        var tables: [String: StreamTable] = [:]
+        for stream in catalog.streams { tables[stream.name] = try StreamTable(stream) }
+        self.tables = tables
+    }
+
+    private func table(_ stream: String) throws -> StreamTable {
+        guard let table = tables[stream] else { throw HistoryError("the stream '\(stream)' is not in the catalog") }
+        return table
+    }
+
+    /// The rows of one entity with event times in `[start, end)`, in order.
+    ///
+    /// - Parameter ingestedBy: leaves out what was learned of later than this (microseconds).
+    package func rows(
+        of view: ViewPlan, key: String, from start: Int64, to end: Int64, ingestedBy: Int64? = nil
+    ) throws -> EventRows {
+        let table = try table(view.stream)
+        var rows = EventRows(columns: view.columns)
+        guard start < end else { return rows }
+        let viewIndex = table.stream.viewIndex(view.name)!
+        let sql = """
+            SELECT \(table.selectList) FROM \(table.name)
+            WHERE \(StreamTable.keyColumn(view)) = ? AND \(table.timeColumn) >= ? AND \(table.timeColumn) < ? AND _ingest_time <= ?
+            """
+        try queue.read { db in
+            let statement = try db.cachedStatement(sql: sql)
+            try statement.setArguments([key, start, end, ingestedBy ?? .max])
+            try fetch(statement.sqliteStatement, table, db) { batch in
+                for row in 0..<batch.count { rows.append(batch, view: viewIndex, row: row) }
+            }
+        }
+        return rows.sorted()
+    }
+
+    /// Every accepted event of a stream after a sequence number, in the order of acceptance, in batches.
+    ///
+    /// - Parameter body: gets a batch and the last sequence number in it.
+    package func forEachBatch(
+        of stream: String, after sequence: Int64, upTo last: Int64 = .max, _ body: (PreparedBatch, Int64) throws -> Void
+    ) throws {
+        let table = try table(stream)
+        let sql = "SELECT \(table.selectList) FROM \(table.name) WHERE _seq > ? AND _seq <= ? ORDER BY _seq LIMIT \(batchRows)"
+        var position = sequence
+        while true {
+            // A statement a batch, so that no read transaction stays open while the caller works.
+            let before = position
+            var batch: PreparedBatch?
+            try queue.read { db in
+                let statement = try db.cachedStatement(sql: sql)
+                try statement.setArguments([position, last])
+                try fetch(statement.sqliteStatement, table, db, lastSequence: &position) { batch = $0 }
+            }
+            guard let batch else { return }
+            try body(batch, position)
+            if position == before { return }
+        }
+    }
+
+    private let batchRows = 8_192
+
+    /// Steps a `selectList` statement and hands over what it gives in batches.
+    private func fetch(
+        _ handle: OpaquePointer, _ table: StreamTable, _ db: Database, lastSequence: inout Int64,
+        _ body: (PreparedBatch) throws -> Void
+    ) throws {
+        defer { sqlite3_reset(handle) }
+        let fields = table.stream.schema.fields
+        var records = RecordBatch(schema: table.stream.schema)
+        var sequences: [Int64] = []
+        func flush() throws {
+            if records.rows.isEmpty { return }
+            var batch = table.stream.prepare(records)
+            guard batch.records.malformed.isEmpty else {
+                throw HistoryError(
+                    "an event of '\(table.stream.name)' in the history does not decode any more: \(batch.records.malformed[0].reason)")
+            }
+            if !table.stream.hasIDs { batch.assignSequenceIDs(rows: Array(0..<batch.count), sequences: sequences) }
+            try body(batch)
+            records = RecordBatch(schema: table.stream.schema)
+            sequences = []
+        }
+        while true {
+            let code = sqlite3_step(handle)
+            if code == SQLITE_DONE { break }
+            guard code == SQLITE_ROW else {
+                throw HistoryError("reading the history failed: \(String(cString: sqlite3_errmsg(db.sqliteConnection))) (SQLite code \(code))")
+            }
+            lastSequence = sqlite3_column_int64(handle, 0)
+            sequences.append(lastSequence)
+            let start = records.bytes.count
+            for (index, field) in fields.enumerated() {
+                records.cells.append(cell(handle, Int32(index + 2), field.type, &records.bytes))
+            }
+            records.rows.append(.init(raw: start..<start, offset: lastSequence))
+            if records.rows.count == batchRows { try flush() }
+        }
+        try flush()
+    }
+
+    private func fetch(
+        _ handle: OpaquePointer, _ table: StreamTable, _ db: Database, _ body: (PreparedBatch) throws -> Void
+    ) throws {
+        var last: Int64 = 0
+        try fetch(handle, table, db, lastSequence: &last, body)
+    }
+
+    private func cell(_ handle: OpaquePointer, _ column: Int32, _ type: FieldType, _ bytes: inout [UInt8]) -> Cell {
+        if sqlite3_column_type(handle, column) == SQLITE_NULL { return .null }
+        switch type {
+        case .int64: return .int64(sqlite3_column_int64(handle, column))
+        case .time: return .time(sqlite3_column_int64(handle, column))
+        case .float64: return .float64(sqlite3_column_double(handle, column))
+        case .bool: return .bool(sqlite3_column_int64(handle, column) != 0)
+        case .text, .json:
+            let text = UnsafeRawBufferPointer(start: sqlite3_column_text(handle, column), count: Int(sqlite3_column_bytes(handle, column)))
+            let start = bytes.count
+            bytes.append(contentsOf: text)
+            return .text(start: start, count: text.count)
+        }
+    }
+
+    package struct DeadLetter: Sendable {
+        package let number: Int64
+        package let stream: String
+        package let kind: String
+        package let reason: String
+        package let source: String
+        package let offset: Int64
+        package let ingestTime: Int64
+        package let raw: [UInt8]
+    }
+
+    package func deadLetters(stream: String? = nil, limit: Int = .max) throws -> [DeadLetter] {
+        try queue.read { db in
+            try Row.fetchAll(
+                db,
+                sql: """
+                    SELECT number, d.stream AS stream, d.kind AS kind, reason, "offset", ingest_time, raw,
+                           s.kind || ' ' || s.name || CASE WHEN s.kind = 'kafka' THEN '/' || s.partition ELSE '' END AS source
+                    FROM weir_dead_letters d JOIN weir_sources s ON s.id = d.source
+                    WHERE ?1 IS NULL OR d.stream = ?1 ORDER BY number LIMIT ?2
+                    """, arguments: [stream, limit]
+            ).map { row in
+                let raw: Data = row["raw"]
+                return DeadLetter(
+                    number: row["number"], stream: row["stream"], kind: row["kind"], reason: row["reason"], source: row["source"],
+                    offset: row["offset"], ingestTime: row["ingest_time"], raw: Array(raw))
+            }
+        }
+    }
+
+    package func deadLetterCount() throws -> Int {
+        try queue.read { db in try Int.fetchOne(db, sql: "SELECT count(*) FROM weir_dead_letters") ?? 0 }
+    }
+
+    package func eventCount(stream: String) throws -> Int {
+        let table = try table(stream)
+        return try queue.read { db in try Int.fetchOne(db, sql: "SELECT count(*) FROM \(table.name)") ?? 0 }
+    }
+
+    /// Positions of all sources, for manifests and `META`: `kafka purchases/0` → `1234`.
+    package func positions() throws -> [(source: String, position: Int64)] {
+        try queue.read { db in
+            try Row.fetchAll(
+                db,
+                sql: """
+                    SELECT kind || ' ' || name || CASE WHEN kind = 'kafka' THEN '/' || partition ELSE '' END AS source, position
+                    FROM weir_sources ORDER BY 1, stream
+                    """
+            ).map { (source: $0["source"], position: $0["position"]) }
+        }
+    }
+}

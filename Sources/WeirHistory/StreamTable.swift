@@ -1,0 +1,97 @@
+package import GRDB
+package import WeirDefinitions
+package import WeirRecords
+
+/// The table of one stream: names of columns, and the SQL over them.
+///
+/// Columns that are not the event's own begin with `_`: `_seq` (the order of acceptance, over all streams), `_ingest_time`,
+/// `_source`, `_partition`, `_offset`, `_key_hash` (with event time and id the identity), `_key_VIEW` (the entity's key in a view).
+package struct StreamTable: Sendable {
+    package let stream: any StreamPlan
+    package let name: String
+    /// Of the event time: the field `event_time`.
+    package let timeColumn: String
+    package let idColumn: String?
+
+    package init(_ stream: any StreamPlan) throws(DefinitionError) {
+        self.stream = stream
+        name = Self.quote(stream.name)
+        if stream.name.hasPrefix("weir_") || stream.name.hasPrefix("sqlite_") || stream.name.hasPrefix("grdb_") {
+            throw DefinitionError("stream '\(stream.name)': names that begin with weir_, sqlite_ or grdb_ are taken by the history")
+        }
+        guard let time = stream.schema.fields.first(where: { $0.name == "event_time" && $0.type == .time && !$0.isOptional })
+        else {
+            throw DefinitionError(
+                "stream '\(stream.name)': the event needs a stored property `eventTime: EventTime` with the wire name event_time")
+        }
+        timeColumn = Self.quote(time.name)
+        if stream.hasIDs {
+            guard let id = stream.schema.fields.first(where: { $0.name == "id" && !$0.isOptional }) else {
+                throw DefinitionError("stream '\(stream.name)': the event's `id` must be a stored property with the wire name id")
+            }
+            idColumn = Self.quote(id.name)
+        } else {
+            idColumn = nil
+        }
+        if let clash = stream.schema.fields.first(where: { $0.name.hasPrefix("_") }) {
+            throw DefinitionError("stream '\(stream.name)': the field '\(clash.name)' begins with _, as only the history's own columns do")
+        }
+    }
+
+    static func quote(_ name: String) -> String { "\"" + name + "\"" }
+
+    static func keyColumn(_ view: ViewPlan) -> String { quote("_key_" + view.name) }
+
+    /// Makes the table, or refuses one that was made for other fields.
+    func create(_ db: Database) throws {
+        let fields = stream.schema.fields.map { field in
+            "\(Self.quote(field.name)) \(field.type.sqlType)\(field.isOptional ? "" : " NOT NULL")"
+        }
+        let keys = stream.views.map { "\(Self.keyColumn($0)) TEXT" }
+        let own = [
+            "_seq INTEGER PRIMARY KEY", "_ingest_time INTEGER NOT NULL", "_source INTEGER NOT NULL", "_partition INTEGER NOT NULL",
+            "_offset INTEGER NOT NULL", "_key_hash INTEGER NOT NULL",
+        ]
+        try db.execute(sql: "CREATE TABLE IF NOT EXISTS \(name) (\((own + keys + fields).joined(separator: ", "))) STRICT")
+        if let idColumn {
+            try db.execute(
+                sql: """
+                    CREATE UNIQUE INDEX IF NOT EXISTS \(Self.quote(stream.name + "_identity")) \
+                    ON \(name) (\(timeColumn), \(idColumn), _key_hash)
+                    """)
+        } else {
+            try db.execute(
+                sql: "CREATE INDEX IF NOT EXISTS \(Self.quote(stream.name + "_time")) ON \(name) (\(timeColumn))")
+        }
+        for view in stream.views {
+            try db.execute(
+                sql: """
+                    CREATE INDEX IF NOT EXISTS \(Self.quote(stream.name + "_" + view.name)) \
+                    ON \(name) (\(Self.keyColumn(view)), \(timeColumn))
+                    """)
+        }
+    }
+
+    var insertSQL: String {
+        let columns =
+            ["_seq", "_ingest_time", "_source", "_partition", "_offset", "_key_hash"]
+            + stream.views.map(Self.keyColumn) + stream.schema.fields.map { Self.quote($0.name) }
+        let marks = Array(repeating: "?", count: columns.count).joined(separator: ", ")
+        return "INSERT OR IGNORE INTO \(name) (\(columns.joined(separator: ", "))) VALUES (\(marks))"
+    }
+
+    /// `_seq`, `_ingest_time`, then the fields.
+    var selectList: String {
+        (["_seq", "_ingest_time"] + stream.schema.fields.map { Self.quote($0.name) }).joined(separator: ", ")
+    }
+}
+
+extension FieldType {
+    fileprivate var sqlType: String {
+        switch self {
+        case .int64, .bool, .time: "INTEGER"
+        case .float64: "REAL"
+        case .text, .json: "TEXT"
+        }
+    }
+}

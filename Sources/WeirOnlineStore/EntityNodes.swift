@@ -1,0 +1,105 @@
+package import WeirAlgebra
+package import WeirEngine
+
+// Keys of the online store. docs/FORMATS.md describes them; OnlineStoreTests pins them by golden bytes.
+//
+//   0x00 name                                                     what concerns the shard as a whole
+//   0x01 u16 view, u16 length, entity key, 0x00                   an entity's base record
+//   0x01 u16 view, u16 length, entity key, 0x01, u64 start, u8 16 − level   a node of its time tree
+//   0x02 u64 number                                               the outbox: what the shard decided, for history and topics
+//
+// Integers are big-endian, so that LMDB's order of bytes is the order of numbers.
+enum StoreKey {
+    static let meta: UInt8 = 0
+    static let entity: UInt8 = 1
+    static let outbox: UInt8 = 2
+
+    static func meta(_ name: String) -> [UInt8] { [meta] + Array(name.utf8) }
+
+    static func view(_ view: Int) -> [UInt8] { [entity, UInt8(view >> 8), UInt8(view & 0xff)] }
+
+    static func entity(view: Int, key: UnsafeRawBufferPointer) -> [UInt8] {
+        var bytes = self.view(view)
+        bytes.reserveCapacity(key.count + 16)
+        bytes.append(UInt8(key.count >> 8))
+        bytes.append(UInt8(key.count & 0xff))
+        bytes.append(contentsOf: key)
+        return bytes
+    }
+}
+
+/// The nodes of one entity in one transaction.
+struct EntityNodes: NodeReading {
+    let transaction: LMDBTransaction
+    /// The entity's part of the key.
+    let prefix: [UInt8]
+
+    fileprivate func withKey<R, E: Error>(
+        _ key: NodeKey, _ body: (UnsafeRawBufferPointer) throws(E) -> R
+    ) throws(E) -> R {
+        var bytes = prefix
+        bytes.append(1)
+        withUnsafeBytes(of: key.start.bigEndian) { bytes.append(contentsOf: $0) }
+        bytes.append(NodeKey.levelMax - key.level)
+        return try bytes.withUnsafeBytes(body)
+    }
+
+    fileprivate func withBaseKey<R, E: Error>(_ body: (UnsafeRawBufferPointer) throws(E) -> R) throws(E) -> R {
+        var bytes = prefix
+        bytes.append(0)
+        return try bytes.withUnsafeBytes(body)
+    }
+
+    private func node(_ entry: LMDBTransaction.Entry?) throws -> Node? {
+        guard let entry, entry.key.count == prefix.count + 10, entry.key.starts(with: prefix), entry.key[prefix.count] == 1 else {
+            return nil
+        }
+        let start = UInt64(bigEndian: entry.key.loadUnaligned(fromByteOffset: prefix.count + 1, as: UInt64.self))
+        let level = entry.key[prefix.count + 9]
+        guard level <= NodeKey.levelMax else { throw FormatError("a node of level \(level) in \(transaction.path)") }
+        return Node(key: NodeKey(start: start, level: NodeKey.levelMax - level), bytes: entry.value)
+    }
+
+    func seek(_ key: NodeKey) throws -> Node? {
+        try node(withKey(key) { (bytes) throws(LMDBError) in try transaction.seek(bytes) })
+    }
+
+    func seekBefore(_ key: NodeKey) throws -> Node? {
+        try node(withKey(key) { (bytes) throws(LMDBError) in try transaction.seekBefore(bytes) })
+    }
+
+    func base() throws -> UnsafeRawBufferPointer? {
+        try withBaseKey { (bytes) throws(LMDBError) in try transaction.get(bytes) }
+    }
+}
+
+/// The same, for the shard's writer.
+package struct WritableEntityNodes: NodeWriting {
+    private let nodes: EntityNodes
+    private let transaction: LMDBWriteTransaction
+
+    init(_ transaction: LMDBWriteTransaction, prefix: [UInt8]) {
+        nodes = EntityNodes(transaction: transaction, prefix: prefix)
+        self.transaction = transaction
+    }
+
+    package func seek(_ key: NodeKey) throws -> Node? { try nodes.seek(key) }
+    package func seekBefore(_ key: NodeKey) throws -> Node? { try nodes.seekBefore(key) }
+    package func base() throws -> UnsafeRawBufferPointer? { try nodes.base() }
+
+    package func put(_ key: NodeKey, _ bytes: [UInt8]) throws {
+        try nodes.withKey(key) { (key) throws(LMDBError) in
+            try bytes.withUnsafeBytes { (value) throws(LMDBError) in try transaction.put(key, value) }
+        }
+    }
+
+    package func delete(_ key: NodeKey) throws {
+        try nodes.withKey(key) { (key) throws(LMDBError) in try transaction.delete(key) }
+    }
+
+    package func putBase(_ bytes: [UInt8]) throws {
+        try nodes.withBaseKey { (key) throws(LMDBError) in
+            try bytes.withUnsafeBytes { (value) throws(LMDBError) in try transaction.put(key, value) }
+        }
+    }
+}

@@ -1,0 +1,219 @@
+import CLMDB
+import Synchronization
+
+/// What LMDB refused: which operation, on which file, and what to do.
+package struct LMDBError: Error, CustomStringConvertible {
+    package let code: Int32
+    package let operation: String
+    package let path: String
+
+    package var description: String {
+        let text = String(cString: mdb_strerror(code))
+        let advice =
+            switch code {
+            case MDB_MAP_FULL: "the store has reached its largest size"
+            case MDB_READERS_FULL: "too many processes or threads read at once"
+            case MDB_CORRUPTED, MDB_PAGE_NOTFOUND, MDB_INVALID:
+                "the file is damaged; `weir rebuild` makes the online store anew from the history"
+            case MDB_VERSION_MISMATCH: "the file was made by another version of LMDB; `weir rebuild` makes it anew"
+            case 28: "the disk is full; free some space and start again, nothing is lost"
+            case 13: "check the rights of the directory"
+            default: "if it persists, `weir rebuild` makes the online store anew from the history"
+            }
+        return "\(operation) \(path): \(text) (LMDB code \(code)); \(advice)"
+    }
+}
+
+/// One LMDB environment with one unnamed database.
+final class LMDBEnvironment: @unchecked Sendable {
+    // An MDB_env may be used from any thread; `idle` is guarded by its mutex.
+    let path: String
+    let dbi: MDB_dbi
+    private let environment: OpaquePointer
+    private let idle = Mutex<[LMDBReadTransaction]>([])
+
+    init(path: String, readOnly: Bool, isSynced: Bool, mapBytes: Int = 1 << 40) throws(LMDBError) {
+        self.path = path
+        var environment: OpaquePointer?
+        func check(_ code: Int32, _ operation: String) throws(LMDBError) {
+            guard code != 0 else { return }
+            if let environment { mdb_env_close(environment) }
+            throw LMDBError(code: code, operation: operation, path: path)
+        }
+        try check(mdb_env_create(&environment), "creating")
+        try check(mdb_env_set_mapsize(environment, mapBytes), "sizing")
+        try check(mdb_env_set_maxreaders(environment, 1_024), "configuring")
+        var flags = UInt32(MDB_NOTLS | MDB_NORDAHEAD | MDB_NOMETASYNC)
+        if readOnly { flags |= UInt32(MDB_RDONLY) }
+        if !isSynced { flags |= UInt32(MDB_NOSYNC) }
+        try check(mdb_env_open(environment, path, flags, 0o644), "opening")
+        var dead: Int32 = 0
+        try check(mdb_reader_check(environment, &dead), "checking the readers of")
+        var transaction: OpaquePointer?
+        try check(mdb_txn_begin(environment, nil, readOnly ? UInt32(MDB_RDONLY) : 0, &transaction), "opening")
+        var dbi: MDB_dbi = 0
+        let opened = mdb_dbi_open(transaction, nil, 0, &dbi)
+        if opened != 0 { mdb_txn_abort(transaction) }
+        try check(opened, "opening")
+        try check(mdb_txn_commit(transaction), "opening")
+        self.environment = environment!
+        self.dbi = dbi
+    }
+
+    deinit {
+        idle.withLock { $0 = [] }
+        mdb_env_close(environment)
+    }
+
+    func beginWrite() throws(LMDBError) -> LMDBWriteTransaction {
+        var transaction: OpaquePointer?
+        let code = mdb_txn_begin(environment, nil, 0, &transaction)
+        guard code == 0, let transaction else { throw LMDBError(code: code, operation: "writing to", path: path) }
+        return try LMDBWriteTransaction(transaction, self)
+    }
+
+    /// A snapshot of the last commit; give it back with `release`. Reusing one costs some hundred nanoseconds.
+    func acquireReader() throws(LMDBError) -> LMDBReadTransaction {
+        if let reader = idle.withLock({ $0.popLast() }) {
+            try reader.renew()
+            return reader
+        }
+        var transaction: OpaquePointer?
+        let code = mdb_txn_begin(environment, nil, UInt32(MDB_RDONLY), &transaction)
+        guard code == 0, let transaction else { throw LMDBError(code: code, operation: "reading", path: path) }
+        return try LMDBReadTransaction(transaction, dbi: dbi, path: path)
+    }
+
+    func release(_ reader: LMDBReadTransaction) {
+        reader.reset()
+        idle.withLock { $0.append(reader) }
+    }
+
+    /// Bytes of the pages in use.
+    var usedBytes: Int {
+        var info = MDB_envinfo()
+        var stat = MDB_stat()
+        mdb_env_info(environment, &info)
+        mdb_env_stat(environment, &stat)
+        return (info.me_last_pgno + 1) * Int(stat.ms_psize)
+    }
+}
+
+/// What reading and writing transactions share: a cursor that finds keys.
+class LMDBTransaction {
+    let handle: OpaquePointer
+    let path: String
+    let dbi: MDB_dbi
+    private(set) var cursor: OpaquePointer
+
+    init(_ handle: OpaquePointer, dbi: MDB_dbi, path: String) throws(LMDBError) {
+        self.handle = handle
+        self.dbi = dbi
+        self.path = path
+        var cursor: OpaquePointer?
+        let code = mdb_cursor_open(handle, dbi, &cursor)
+        guard code == 0, let cursor else {
+            mdb_txn_abort(handle)
+            throw LMDBError(code: code, operation: "reading", path: path)
+        }
+        self.cursor = cursor
+    }
+
+    typealias Entry = (key: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer)
+
+    func get(_ key: UnsafeRawBufferPointer) throws(LMDBError) -> UnsafeRawBufferPointer? {
+        var key = MDB_val(key)
+        var value = MDB_val()
+        let code = mdb_get(handle, dbi, &key, &value)
+        if code == MDB_NOTFOUND { return nil }
+        guard code == 0 else { throw LMDBError(code: code, operation: "reading", path: path) }
+        return UnsafeRawBufferPointer(value)
+    }
+
+    /// The first entry at or after `key`.
+    func seek(_ key: UnsafeRawBufferPointer) throws(LMDBError) -> Entry? {
+        try move(key, MDB_SET_RANGE)
+    }
+
+    /// The last entry before `key`.
+    func seekBefore(_ key: UnsafeRawBufferPointer) throws(LMDBError) -> Entry? {
+        try move(key, MDB_SET_RANGE) == nil ? try move(nil, MDB_LAST) : try move(nil, MDB_PREV)
+    }
+
+    private func move(_ key: UnsafeRawBufferPointer?, _ operation: MDB_cursor_op) throws(LMDBError) -> Entry? {
+        var key = key.map { MDB_val($0) } ?? MDB_val()
+        var value = MDB_val()
+        let code = mdb_cursor_get(cursor, &key, &value, operation)
+        if code == MDB_NOTFOUND { return nil }
+        guard code == 0 else { throw LMDBError(code: code, operation: "reading", path: path) }
+        return (UnsafeRawBufferPointer(key), UnsafeRawBufferPointer(value))
+    }
+}
+
+final class LMDBReadTransaction: LMDBTransaction, @unchecked Sendable {
+    // With MDB_NOTLS a read transaction may move between threads; the pool hands it to one at a time.
+    func reset() { mdb_txn_reset(handle) }
+
+    func renew() throws(LMDBError) {
+        var code = mdb_txn_renew(handle)
+        if code == 0 { code = mdb_cursor_renew(handle, cursor) }
+        guard code == 0 else { throw LMDBError(code: code, operation: "reading", path: path) }
+    }
+
+    deinit {
+        mdb_cursor_close(cursor)
+        mdb_txn_abort(handle)
+    }
+}
+
+final class LMDBWriteTransaction: LMDBTransaction {
+    private let environment: LMDBEnvironment
+    private var isOpen = true
+
+    init(_ handle: OpaquePointer, _ environment: LMDBEnvironment) throws(LMDBError) {
+        self.environment = environment
+        try super.init(handle, dbi: environment.dbi, path: environment.path)
+    }
+
+    deinit { abort() }
+
+    func put(_ key: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) throws(LMDBError) {
+        var key = MDB_val(key)
+        var value = MDB_val(value)
+        let code = mdb_put(handle, dbi, &key, &value, 0)
+        guard code == 0 else { throw LMDBError(code: code, operation: "writing to", path: path) }
+    }
+
+    func delete(_ key: UnsafeRawBufferPointer) throws(LMDBError) {
+        var key = MDB_val(key)
+        let code = mdb_del(handle, dbi, &key, nil)
+        guard code == 0 || code == MDB_NOTFOUND else { throw LMDBError(code: code, operation: "writing to", path: path) }
+    }
+
+    func commit() throws(LMDBError) {
+        guard isOpen else { return }
+        isOpen = false
+        mdb_cursor_close(cursor)
+        let code = mdb_txn_commit(handle)
+        guard code == 0 else { throw LMDBError(code: code, operation: "committing to", path: path) }
+    }
+
+    func abort() {
+        guard isOpen else { return }
+        isOpen = false
+        mdb_cursor_close(cursor)
+        mdb_txn_abort(handle)
+    }
+}
+
+extension MDB_val {
+    fileprivate init(_ bytes: UnsafeRawBufferPointer) {
+        self.init(mv_size: bytes.count, mv_data: UnsafeMutableRawPointer(mutating: bytes.baseAddress))
+    }
+}
+
+extension UnsafeRawBufferPointer {
+    fileprivate init(_ value: MDB_val) {
+        self.init(start: value.mv_data, count: value.mv_size)
+    }
+}

@@ -1,0 +1,253 @@
+import Foundation
+package import WeirAlgebra
+package import WeirDefinitions
+package import WeirEngine
+
+/// Why the online store cannot be used, and the way out.
+package struct OnlineStoreError: Error, CustomStringConvertible {
+    package let description: String
+
+    package init(_ description: String) {
+        self.description = description
+    }
+}
+
+/// What a shard knows about itself; stored in every one of its transactions.
+package struct ShardState: Sendable, Hashable {
+    /// All events of the history up to this number that concern the shard are in it.
+    package var appliedSequence: Int64 = 0
+    /// The latest accepted event time of all streams when this was written; `Int64.min` before any.
+    package var latestEventTime: Int64 = .min
+    /// For each view the time before which events may have expired; `Int64.min` where none did.
+    package var keptFrom: [Int64]
+
+    func encoded() -> [UInt8] {
+        var writer = ByteWriter()
+        writer.write(UInt8(1))
+        writer.write(appliedSequence)
+        writer.write(latestEventTime)
+        writer.write(UInt16(keptFrom.count))
+        for time in keptFrom { writer.write(time) }
+        return writer.bytes
+    }
+
+    init(views: Int) { keptFrom = Array(repeating: .min, count: views) }
+
+    init(_ bytes: UnsafeRawBufferPointer, views: Int) throws(FormatError) {
+        var reader = ByteReader(bytes)
+        let version = try reader.read(UInt8.self)
+        guard version == 1 else { throw FormatError("shard state version \(version); this build reads version 1") }
+        appliedSequence = try reader.read(Int64.self)
+        latestEventTime = try reader.read(Int64.self)
+        let count = Int(try reader.read(UInt16.self))
+        guard count == views else { throw FormatError("a shard with \(count) views, where the catalog has \(views)") }
+        keptFrom = []
+        for _ in 0..<count { keptFrom.append(try reader.read(Int64.self)) }
+    }
+}
+
+private let stateKey = StoreKey.meta("state")
+private let definitionKey = StoreKey.meta("definition")
+
+/// The online store: one LMDB environment a shard, each with one writing thread and any number of readers, in this and in
+/// other processes.
+package final class OnlineStore: Sendable {
+    package let directory: String
+    package let catalog: CatalogPlan
+    package let runtimes: [ViewRuntime]
+    let environments: [LMDBEnvironment]
+
+    package var shardCount: Int { environments.count }
+
+    package enum Mode: Sendable {
+        /// Makes the store where there is none.
+        case write(isSynced: Bool)
+        case read
+    }
+
+    /// - Parameter shards: for a new store; nil takes `defaultShards`. Another count than an existing store's is refused.
+    package init(directory: String, catalog: CatalogPlan, shards: Int?, mode: Mode) throws {
+        self.directory = directory
+        self.catalog = catalog
+        runtimes = catalog.views.map { ViewRuntime($0) }
+        let existing = Self.shardDirectories(directory)
+        let names: [String]
+        var isSynced = true
+        var isReadOnly = true
+        if case .write(let synced) = mode {
+            isReadOnly = false
+            isSynced = synced
+        }
+        if existing.isEmpty {
+            guard !isReadOnly else {
+                throw OnlineStoreError("there is no online store in \(directory); start `weir run` or `weir ingest` first")
+            }
+            names = (0..<(shards ?? Self.defaultShards)).map { number in
+                let digits = String(number)
+                return directory + "/shard-" + String(repeating: "0", count: max(0, 4 - digits.count)) + digits
+            }
+            for name in names { try FileManager.default.createDirectory(atPath: name, withIntermediateDirectories: true) }
+        } else {
+            names = existing
+            if let shards, shards != existing.count {
+                throw OnlineStoreError(
+                    "the store in \(directory) has \(existing.count) shards, not \(shards); `weir rebuild --shards \(shards)` makes it anew")
+            }
+        }
+        environments = try names.map { try LMDBEnvironment(path: $0, readOnly: isReadOnly, isSynced: isSynced) }
+        try checkDefinitions(mayWrite: !isReadOnly)
+    }
+
+    package static let defaultShards = 2
+
+    package static func exists(_ directory: String) -> Bool { !shardDirectories(directory).isEmpty }
+
+    private static func shardDirectories(_ directory: String) -> [String] {
+        let names = (try? FileManager.default.contentsOfDirectory(atPath: directory)) ?? []
+        return names.filter { $0.hasPrefix("shard-") }.sorted().map { directory + "/" + $0 }
+    }
+
+    /// Definitions other than those that the store was built with are refused, naming the difference and the way out.
+    private func checkDefinitions(mayWrite: Bool) throws {
+        let definition = (["shards \(shardCount)"] + catalog.streams.map(\.definition) + catalog.views.map(\.definition))
+            .joined(separator: "\n")
+        for environment in environments {
+            let reader = try environment.acquireReader()
+            let stored = try definitionKey.withUnsafeBytes { try reader.get($0) }.map { String(decoding: $0, as: UTF8.self) }
+            environment.release(reader)
+            if let stored {
+                guard stored == definition else {
+                    throw OnlineStoreError(
+                        "the definitions differ from those that the online store in \(directory) was built with:\n"
+                            + Self.difference(old: stored, new: definition)
+                            + "\nway out: `weir rebuild` makes the online store anew from the history")
+                }
+            } else if mayWrite {
+                let transaction = try environment.beginWrite()
+                try definitionKey.withUnsafeBytes { key in
+                    try Array(definition.utf8).withUnsafeBytes { try transaction.put(key, $0) }
+                }
+                try transaction.commit()
+            } else {
+                throw OnlineStoreError("the online store in \(directory) is not complete; start `weir run` or `weir rebuild`")
+            }
+        }
+    }
+
+    private static func difference(old: String, new: String) -> String {
+        let old = old.split(separator: "\n")
+        let new = new.split(separator: "\n")
+        return (old.filter { !new.contains($0) }.map { "  store: \($0)" } + new.filter { !old.contains($0) }.map { "  code:  \($0)" })
+            .joined(separator: "\n")
+    }
+
+    // MARK: Reading
+
+    /// Snapshots of the shards that a batch of lookups touches, one read transaction each. Used from one thread.
+    package final class Reader {
+        private let store: OnlineStore
+        private var transactions: [(LMDBReadTransaction, ShardState)?]
+
+        fileprivate init(_ store: OnlineStore) {
+            self.store = store
+            transactions = Array(repeating: nil, count: store.shardCount)
+        }
+
+        private func shard(_ number: Int) throws -> (LMDBReadTransaction, ShardState) {
+            if let open = transactions[number] { return open }
+            let transaction = try store.environments[number].acquireReader()
+            transactions[number] = (transaction, ShardState(views: store.catalog.views.count))
+            let state = try store.state(transaction)
+            transactions[number] = (transaction, state)
+            return (transaction, state)
+        }
+
+        /// Hands over an entity's nodes, and the time from which on the shard keeps the view's events.
+        package func withEntity<R>(view: Int, key: String, _ body: (any NodeReading, Int64) throws -> R) throws -> R {
+            var key = key
+            return try key.withUTF8 { key in
+                let key = UnsafeRawBufferPointer(key)
+                let (transaction, state) = try shard(Sharding.shard(ofHash: Sharding.hash(key), count: store.shardCount))
+                return try body(
+                    EntityNodes(transaction: transaction, prefix: StoreKey.entity(view: view, key: key)), state.keptFrom[view])
+            }
+        }
+
+        /// The states of all shards.
+        package func states() throws -> [ShardState] { try (0..<store.shardCount).map { try shard($0).1 } }
+
+        fileprivate func close() {
+            for (number, open) in transactions.enumerated() {
+                if let open { store.environments[number].release(open.0) }
+                transactions[number] = nil
+            }
+        }
+    }
+
+    package func withReader<R>(_ body: (Reader) throws -> R) throws -> R {
+        let reader = Reader(self)
+        defer { reader.close() }
+        return try body(reader)
+    }
+
+    private func state(_ transaction: LMDBTransaction) throws -> ShardState {
+        guard let bytes = try stateKey.withUnsafeBytes({ try transaction.get($0) }) else { return ShardState(views: catalog.views.count) }
+        return try ShardState(bytes, views: catalog.views.count)
+    }
+
+    /// The latest accepted event time that the store knows; nil before any event.
+    package func latestEventTime() throws -> EventTime? {
+        let latest = try withReader { try $0.states().map(\.latestEventTime).max() ?? .min }
+        return latest == .min ? nil : EventTime(microseconds: latest)
+    }
+
+    package var usedBytes: Int { environments.reduce(0) { $0 + $1.usedBytes } }
+
+    // MARK: Writing
+
+    /// One transaction of one shard. Used from one thread.
+    package final class Writer: EntityStore {
+        private let transaction: LMDBWriteTransaction
+        private let store: OnlineStore
+        package var state: ShardState
+
+        fileprivate init(_ store: OnlineStore, shard: Int) throws {
+            self.store = store
+            transaction = try store.environments[shard].beginWrite()
+            state = try store.state(transaction)
+        }
+
+        package func nodes(view: Int, key: UnsafeRawBufferPointer) -> WritableEntityNodes {
+            WritableEntityNodes(transaction, prefix: StoreKey.entity(view: view, key: key))
+        }
+
+        /// Lets go of a view's events before `horizon`, of all entities.
+        package func expire(view: Int, before horizon: Int64) throws {
+            var position = StoreKey.view(view)
+            while let entry = try position.withUnsafeBytes({ try transaction.seek($0) }), entry.key.count >= 5,
+                entry.key.starts(with: StoreKey.view(view))
+            {
+                let length = Int(entry.key[3]) << 8 | Int(entry.key[4])
+                guard entry.key.count > 5 + length else { throw FormatError("a key that is too short in \(transaction.path)") }
+                let prefix = Array(entry.key[0..<5 + length])
+                try TimeTree(view: store.runtimes[view], nodes: WritableEntityNodes(transaction, prefix: prefix)).expire(before: horizon)
+                // Behind all keys of the entity: its records go on with 0 or 1.
+                position = prefix + [2]
+            }
+            state.keptFrom[view] = horizon
+        }
+
+        package func commit() throws {
+            try stateKey.withUnsafeBytes { key in try state.encoded().withUnsafeBytes { try transaction.put(key, $0) } }
+            try transaction.commit()
+        }
+    }
+
+    /// Runs `body` in one transaction of a shard; on an error nothing of it stays.
+    package func write<R>(shard: Int, _ body: (Writer) throws -> R) throws -> R {
+        let writer = try Writer(self, shard: shard)
+        let result = try body(writer)
+        try writer.commit()
+        return result
+    }
+}

@@ -1,0 +1,14 @@
+/// One step of the history's schema.
+public struct Migration: Sendable {
+    public let name: String
+    public let sql: String
+    /// Of the released file; a test holds the file against it.
+    public let sha256: String
+}
+
+/// All steps, in order.
+public let migrations: [Migration] = [
+    Migration(
+        name: "001_history", sql: String(decoding: PackageResources._01_history_sql, as: UTF8.self),
+        sha256: "2206a620c0f1fdc1ac7ee6a774c207a7a9b5ee27d5dafb85da0e600a151804e0")
+]
