@@ -1,5 +1,5 @@
 import WeirAlgebra
-package import WeirRecords
+import WeirRecords
 
 /// All feature views and services of a feature repository.
 ///
@@ -180,6 +180,9 @@ private func makeServicePlan<S: FeatureService>(
         throw DefinitionError("service \(S.name): a feature of \(join.viewName) is no stored property of the view")
     }
     func source(_ source: ServiceInputSource) throws(DefinitionError) -> ServicePlan.Source {
+        guard source.requestType == S.Request.self else {
+            throw DefinitionError("service \(S.name): an on-demand feature's input is of the request \(source.requestType), not \(S.Request.self)")
+        }
         switch source.kind {
         case .request(let read): return .request(read)
         case .feature(let join, let feature):

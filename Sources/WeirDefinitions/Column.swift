@@ -1,4 +1,4 @@
-public import WeirAlgebra
+import WeirAlgebra
 
 /// A property's type that can be aggregated. Optional properties are skipped where they are nil.
 public protocol ColumnConvertible: Sendable {
@@ -137,9 +137,9 @@ public struct ColumnBuffer: Sendable {
         }
     }
 
-    package func withText<R>(_ row: Int, _ body: (UnsafeRawBufferPointer) -> R) -> R {
+    package func withText<R>(_ row: Int, _ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R {
         let range = textRange(row)
-        return textBytes.withUnsafeBytes { body(UnsafeRawBufferPointer(rebasing: $0[range])) }
+        return try textBytes.withUnsafeBytes { try body(UnsafeRawBufferPointer(rebasing: $0[range])) }
     }
 
     package func textRange(_ row: Int) -> Range<Int> { (row == 0 ? 0 : textEnds[row - 1])..<textEnds[row] }
@@ -149,11 +149,11 @@ public struct ColumnBuffer: Sendable {
 ///
 /// A stored property is read at its offset, which costs a nanosecond or two; a `KeyPath` read costs some eighty.
 struct ColumnReader<Source>: Sendable {
-    let keyPath: PartialKeyPath<Source> & Sendable
+    let keyPath: any PartialKeyPath<Source> & Sendable
     let type: ColumnType
     let append: @Sendable (UnsafePointer<Source>, inout ColumnBuffer) -> Void
 
-    init<C: ColumnConvertible>(_ keyPath: KeyPath<Source, C> & Sendable) {
+    init<C: ColumnConvertible>(_ keyPath: any KeyPath<Source, C> & Sendable) {
         self.keyPath = keyPath
         type = C.Column.columnType
         if let offset = MemoryLayout<Source>.offset(of: keyPath) {

@@ -1,5 +1,5 @@
-public import WeirAlgebra
-public import WeirRecords
+import WeirAlgebra
+import WeirRecords
 
 /// Something that happened, as it comes from a topic, a file or a push.
 ///

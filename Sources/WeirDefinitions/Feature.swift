@@ -1,4 +1,4 @@
-public import WeirAlgebra
+import WeirAlgebra
 
 /// A feature of a view: an aggregation of one column over a window, perhaps of some events only.
 ///
@@ -76,7 +76,7 @@ public struct Derived<View: FeatureView, Value: FeatureRepresentable>: Sendable 
     let node: DerivedNode
 
     public init<each Input: FeatureRepresentable>(
-        _ inputs: repeat KeyPath<View, Feature<View.Source, each Input>> & Sendable,
+        _ inputs: repeat any KeyPath<View, Feature<View.Source, each Input>> & Sendable,
         compute: @escaping @Sendable (repeat each Input) -> Value
     ) {
         node = DerivedNode(
@@ -90,7 +90,7 @@ public struct Derived<View: FeatureView, Value: FeatureRepresentable>: Sendable 
 
     /// The form for closures that take optionals: called also when inputs are null; nil gives null.
     public init<each Input: FeatureRepresentable>(
-        optional inputs: repeat KeyPath<View, Feature<View.Source, each Input>> & Sendable,
+        optional inputs: repeat any KeyPath<View, Feature<View.Source, each Input>> & Sendable,
         compute: @escaping @Sendable (repeat (each Input)?) -> Value?
     ) {
         node = DerivedNode(
@@ -111,7 +111,7 @@ public struct Derived<View: FeatureView, Value: FeatureRepresentable>: Sendable 
     }
 
     private static func resolvers<each Input>(
-        _ inputs: repeat KeyPath<View, Feature<View.Source, each Input>> & Sendable
+        _ inputs: repeat any KeyPath<View, Feature<View.Source, each Input>> & Sendable
     ) -> [@Sendable (any Sendable) -> any FeatureNode] {
         var resolvers: [@Sendable (any Sendable) -> any FeatureNode] = []
         for input in repeat each inputs { resolvers.append(resolver(input)) }
@@ -119,7 +119,7 @@ public struct Derived<View: FeatureView, Value: FeatureRepresentable>: Sendable 
     }
 
     private static func resolver<Input>(
-        _ input: KeyPath<View, Feature<View.Source, Input>> & Sendable
+        _ input: any KeyPath<View, Feature<View.Source, Input>> & Sendable
     ) -> @Sendable (any Sendable) -> any FeatureNode {
         { view in (view as! View)[keyPath: input].node }
     }

@@ -1,4 +1,4 @@
-public import WeirAlgebra
+import WeirAlgebra
 import WeirRecords
 
 /// What one model asks for: a typed request, and the features that answer it.
@@ -44,13 +44,13 @@ public struct Join<View: FeatureView, Request: Codable & Sendable>: Sendable {
     }
 
     public subscript<Value>(
-        dynamicMember feature: KeyPath<View, Feature<View.Source, Value>> & Sendable
+        dynamicMember feature: any KeyPath<View, Feature<View.Source, Value>> & Sendable
     ) -> JoinedFeature<Request, Value> {
         JoinedFeature(join: node) { view in (view as! View)[keyPath: feature].node }
     }
 
     public subscript<Value>(
-        dynamicMember feature: KeyPath<View, Derived<View, Value>> & Sendable
+        dynamicMember feature: any KeyPath<View, Derived<View, Value>> & Sendable
     ) -> JoinedFeature<Request, Value> {
         JoinedFeature(join: node) { view in (view as! View)[keyPath: feature].node }
     }
@@ -75,8 +75,7 @@ final class JoinNode: Sendable {
 }
 
 /// An input of an on-demand feature: a joined feature, or a field of the request.
-public protocol ServiceInput<Request>: Sendable {
-    associatedtype Request: Codable & Sendable
+public protocol ServiceInput: Sendable {
     associatedtype Value: FeatureRepresentable
     var source: ServiceInputSource { get }
 }
@@ -88,6 +87,8 @@ public struct ServiceInputSource: Sendable {
         case request(@Sendable (any Sendable) -> FeatureValue)
     }
     let kind: Kind
+    /// The request that the input belongs to.
+    let requestType: any Sendable.Type
 }
 
 /// A view's feature, for the entity that a request names.
@@ -95,26 +96,26 @@ public struct JoinedFeature<Request: Codable & Sendable, Value: FeatureRepresent
     let join: JoinNode
     let feature: @Sendable (any Sendable) -> any FeatureNode
 
-    public var source: ServiceInputSource { ServiceInputSource(kind: .feature(join, feature)) }
+    public var source: ServiceInputSource { ServiceInputSource(kind: .feature(join, feature), requestType: Request.self) }
 }
 
 /// A field of a request.
 public struct RequestField<Request: Codable & Sendable, Value: FeatureRepresentable>: ServiceInput {
     let read: @Sendable (any Sendable) -> FeatureValue
 
-    public var source: ServiceInputSource { ServiceInputSource(kind: .request(read)) }
+    public var source: ServiceInputSource { ServiceInputSource(kind: .request(read), requestType: Request.self) }
 }
 
 @dynamicMemberLookup
 public struct RequestFields<Request: Codable & Sendable>: Sendable {
     public subscript<Value: FeatureRepresentable>(
-        dynamicMember field: KeyPath<Request, Value> & Sendable
+        dynamicMember field: any KeyPath<Request, Value> & Sendable
     ) -> RequestField<Request, Value> {
         RequestField { request in (request as! Request)[keyPath: field].featureValue }
     }
 
     public subscript<Value: FeatureRepresentable>(
-        dynamicMember field: KeyPath<Request, Value?> & Sendable
+        dynamicMember field: any KeyPath<Request, Value?> & Sendable
     ) -> RequestField<Request, Value> {
         RequestField { request in (request as! Request)[keyPath: field]?.featureValue ?? .null }
     }
@@ -139,7 +140,7 @@ public struct Output<Request: Codable & Sendable>: Sendable {
 public struct OnDemand<Request: Codable & Sendable>: Sendable {
     let node: OnDemandNode
 
-    public init<each Input: ServiceInput<Request>, Value: FeatureRepresentable>(
+    public init<each Input: ServiceInput, Value: FeatureRepresentable>(
         _ name: String, _ inputs: repeat each Input,
         compute: @escaping @Sendable (repeat (each Input).Value) -> Value
     ) {
@@ -152,7 +153,7 @@ public struct OnDemand<Request: Codable & Sendable>: Sendable {
     }
 
     /// The form for closures that take optionals: called also when inputs are null; nil gives null.
-    public init<each Input: ServiceInput<Request>, Value: FeatureRepresentable>(
+    public init<each Input: ServiceInput, Value: FeatureRepresentable>(
         _ name: String, optional inputs: repeat each Input,
         compute: @escaping @Sendable (repeat (each Input).Value?) -> Value?
     ) {

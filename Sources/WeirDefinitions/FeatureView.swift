@@ -1,4 +1,4 @@
-public import WeirAlgebra
+import WeirAlgebra
 import WeirRecords
 
 /// Features of one entity, computed from one stream.

@@ -1,5 +1,5 @@
-package import WeirAlgebra
-package import WeirRecords
+import WeirAlgebra
+import WeirRecords
 
 /// Events of one stream, decoded, with the rows that every view of the stream takes from them. One entry an event.
 package struct PreparedBatch: Sendable {

@@ -1,5 +1,5 @@
-package import WeirAlgebra
-package import WeirRecords
+import WeirAlgebra
+import WeirRecords
 
 /// A view as the engine sees it: columns, filters, the partials that it keeps (slots), and how features come from them.
 package final class ViewPlan: Sendable {

@@ -1,5 +1,5 @@
-package import WeirAlgebra
-package import WeirDefinitions
+import WeirAlgebra
+import WeirDefinitions
 
 /// The time that values are asked for.
 package struct AsOf: Sendable, Hashable {
@@ -70,7 +70,7 @@ extension ViewRuntime {
                 if let baseTime, time < baseTime { return nil }
                 let isCopy =
                     try time < asOf.end
-                    && session.withID(row) { try timeline.contains(time: time, id: $0, tag: session.tags[row]) }
+                    && session.withID(row) { id in try timeline.contains(time: time, id: id, tag: session.tags[row]) }
                 if isCopy { known += 1 } else { rows.append(session, row: row) }
             }
             overlay = rows.deduplicated()

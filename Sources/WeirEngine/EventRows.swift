@@ -1,5 +1,5 @@
-package import WeirAlgebra
-package import WeirDefinitions
+import WeirAlgebra
+import WeirDefinitions
 
 /// Reads rows of one entity: from owned columns or in place from a stored leaf.
 package protocol RowAccess {
@@ -7,7 +7,7 @@ package protocol RowAccess {
     func time(_ row: Int) -> Int64
     func tag(_ row: Int) -> UInt32
     func filterBits(_ row: Int) -> UInt64
-    func withID<R>(_ row: Int, _ body: (UnsafeRawBufferPointer) -> R) -> R
+    func withID<R>(_ row: Int, _ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R
     func isNull(_ row: Int, column: Int) -> Bool
     func int64(_ row: Int, column: Int) -> Int64
     func float64(_ row: Int, column: Int) -> Double
@@ -71,7 +71,7 @@ package struct EventRows: RowAccess, Sendable {
     package func time(_ row: Int) -> Int64 { times[row] }
     package func tag(_ row: Int) -> UInt32 { tags[row] }
     package func filterBits(_ row: Int) -> UInt64 { filterBitSets[row] }
-    package func withID<R>(_ row: Int, _ body: (UnsafeRawBufferPointer) -> R) -> R { ids.withText(row, body) }
+    package func withID<R>(_ row: Int, _ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R { try ids.withText(row, body) }
     package func isNull(_ row: Int, column: Int) -> Bool { columns[column].isNull(row) }
     package func int64(_ row: Int, column: Int) -> Int64 { columns[column].int64s[row] }
     package func float64(_ row: Int, column: Int) -> Double { columns[column].float64s[row] }

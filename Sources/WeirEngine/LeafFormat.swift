@@ -1,5 +1,5 @@
-package import WeirAlgebra
-package import WeirDefinitions
+import WeirAlgebra
+import WeirDefinitions
 
 // A leaf holds an entity's events of one time span, column by column, and is read in place.
 // docs/FORMATS.md describes it; LeafFormatTests pins it by golden bytes.
@@ -224,7 +224,7 @@ package struct LeafView: RowAccess {
     package func time(_ row: Int) -> Int64 { times[row] }
     package func tag(_ row: Int) -> UInt32 { UInt32(truncatingIfNeeded: tags[row]) }
     package func filterBits(_ row: Int) -> UInt64 { UInt64(bitPattern: filters[row]) }
-    package func withID<R>(_ row: Int, _ body: (UnsafeRawBufferPointer) -> R) -> R { ids.with(row, body) }
+    package func withID<R>(_ row: Int, _ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R { try ids.with(row, body) }
     package func isNull(_ row: Int, column: Int) -> Bool {
         guard let nulls = columns[column].nulls else { return false }
         return nulls[row / 8] & (1 << UInt8(row % 8)) != 0
@@ -348,23 +348,23 @@ package struct LeafView: RowAccess {
             return UnsafeRawBufferPointer(rebasing: bytes[min(max(start, 0), end)..<end])
         }
 
-        func with<R>(_ row: Int, _ body: (UnsafeRawBufferPointer) -> R) -> R {
+        func with<R>(_ row: Int, _ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R {
             let text: UnsafeRawBufferPointer
             switch form {
             case .dictionary(let count, let offsets, let codes, let width):
                 let code = min(Self.unsigned(codes, row, width: width), count - 1)
-                guard code >= 0 else { return body(UnsafeRawBufferPointer(start: nil, count: 0)) }
+                guard code >= 0 else { return try body(UnsafeRawBufferPointer(start: nil, count: 0)) }
                 text = slice(Self.unsigned(offsets, code, width: 4), Self.unsigned(offsets, code + 1, width: 4))
             case .fixed(let length):
                 text = slice(row * length, (row + 1) * length)
             case .offsets(let offsets, let width):
                 text = slice(Self.unsigned(offsets, row, width: width), Self.unsigned(offsets, row + 1, width: width))
             }
-            if prefix.isEmpty { return body(text) }
-            return withUnsafeTemporaryAllocation(byteCount: prefix.count + text.count, alignment: 1) { whole in
+            if prefix.isEmpty { return try body(text) }
+            return try withUnsafeTemporaryAllocation(byteCount: prefix.count + text.count, alignment: 1) { whole in
                 whole.copyMemory(from: prefix)
                 UnsafeMutableRawBufferPointer(rebasing: whole[prefix.count...]).copyMemory(from: text)
-                return body(UnsafeRawBufferPointer(whole))
+                return try body(UnsafeRawBufferPointer(whole))
             }
         }
     }

@@ -1,4 +1,4 @@
-package import WeirDefinitions
+import WeirDefinitions
 import WeirAlgebra
 
 /// A shard's entities in memory: the store of feature tests and of the export.

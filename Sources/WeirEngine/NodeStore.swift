@@ -1,4 +1,4 @@
-package import WeirAlgebra
+import WeirAlgebra
 
 /// Names a node of an entity's time tree: a span of `16^level` microseconds that starts at a multiple of its length.
 ///

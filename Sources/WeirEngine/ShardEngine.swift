@@ -1,4 +1,4 @@
-package import WeirDefinitions
+import WeirDefinitions
 import WeirAlgebra
 
 /// The rows of a batch that one shard has to apply: for each view of the stream, which events, with their key's hash.

@@ -1,4 +1,4 @@
-package import WeirAlgebra
+import WeirAlgebra
 import WeirDefinitions
 
 // A tile holds the partials of all events of its span, so that a window that contains the span needs none of them.

@@ -1,4 +1,4 @@
-package import WeirAlgebra
+import WeirAlgebra
 import WeirDefinitions
 
 /// An entity's events in one view, as a radix tree over time: leaves hold events, tiles above them hold partials.

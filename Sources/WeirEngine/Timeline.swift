@@ -1,5 +1,5 @@
-package import WeirAlgebra
-package import WeirDefinitions
+import WeirAlgebra
+import WeirDefinitions
 
 /// Where a lookup finds an entity's events: the online store's nodes, or rows that were read from history.
 protocol Timeline {

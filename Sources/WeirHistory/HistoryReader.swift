@@ -1,9 +1,9 @@
 import Foundation
-package import GRDB
+import GRDB
 import GRDBSQLite
-package import WeirDefinitions
-package import WeirEngine
-package import WeirRecords
+import WeirDefinitions
+import WeirEngine
+import WeirRecords
 
 /// Reads the history: an entity's events for a lookup or an export, everything in order for a rebuild. Any number of readers
 /// work beside the writer, in this and in other processes.

@@ -1,8 +1,8 @@
 import Foundation
 import GRDB
 import GRDBSQLite
-package import WeirDefinitions
-package import WeirRecords
+import WeirDefinitions
+import WeirRecords
 
 /// Names a source and a part of it: a file (partition 0), a topic's partition, the push log.
 package struct SourcePart: Hashable, Sendable {

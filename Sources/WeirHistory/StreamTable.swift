@@ -1,6 +1,6 @@
-package import GRDB
-package import WeirDefinitions
-package import WeirRecords
+import GRDB
+import WeirDefinitions
+import WeirRecords
 
 /// The table of one stream: names of columns, and the SQL over them.
 ///

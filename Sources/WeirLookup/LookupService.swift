@@ -1,9 +1,9 @@
-package import WeirAlgebra
-package import WeirDefinitions
-package import WeirEngine
-package import WeirHistory
-package import WeirOnlineStore
-package import WeirRecords
+import WeirAlgebra
+import WeirDefinitions
+import WeirEngine
+import WeirHistory
+import WeirOnlineStore
+import WeirRecords
 
 /// Why a request cannot be answered: what is wrong, and what would be right.
 package struct LookupError: Error, Hashable, CustomStringConvertible {

@@ -1,6 +1,6 @@
 import Synchronization
-package import WeirDefinitions
-package import WeirRecords
+import WeirDefinitions
+import WeirRecords
 
 /// Sessions that the server holds: events pushed ahead of the lookups that will name the session. In memory, with a time to
 /// live since the last push; they do not survive a restart.

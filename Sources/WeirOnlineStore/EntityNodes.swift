@@ -1,5 +1,5 @@
-package import WeirAlgebra
-package import WeirEngine
+import WeirAlgebra
+import WeirEngine
 
 // Keys of the online store. docs/FORMATS.md describes them; OnlineStoreTests pins them by golden bytes.
 //

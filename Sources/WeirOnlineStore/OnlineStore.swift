@@ -1,7 +1,7 @@
 import Foundation
-package import WeirAlgebra
-package import WeirDefinitions
-package import WeirEngine
+import WeirAlgebra
+import WeirDefinitions
+import WeirEngine
 
 /// Why the online store cannot be used, and the way out.
 package struct OnlineStoreError: Error, CustomStringConvertible {

@@ -1,8 +1,8 @@
-package import WeirAlgebra
-package import WeirDefinitions
-package import WeirEngine
-package import WeirHistory
-package import WeirRecords
+import WeirAlgebra
+import WeirDefinitions
+import WeirEngine
+import WeirHistory
+import WeirRecords
 
 /// Why a training set cannot be made: which line of the spine, what is wrong, what would be right.
 package struct ExportError: Error, CustomStringConvertible {
