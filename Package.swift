@@ -53,7 +53,10 @@ let package = Package(
                 .product(name: "GRDBSQLite", package: "GRDB.swift"),
                 .product(name: "Crypto", package: "swift-crypto"),
             ]),
-        room("WeirSources", ["WeirRecords", "CRdKafka", .product(name: "Crypto", package: "swift-crypto")]),
+        room("WeirSources", ["WeirRecords", "CRdKafka"]),
+        room(
+            "WeirPipeline",
+            ["WeirEngine", "WeirOnlineStore", "WeirHistory", "WeirSources", .product(name: "Crypto", package: "swift-crypto")]),
         room("WeirLookup", ["WeirEngine", "WeirOnlineStore", "WeirHistory"]),
         room("WeirTraining", ["WeirLookup", .product(name: "Crypto", package: "swift-crypto")]),
         room(
@@ -68,14 +71,14 @@ let package = Package(
         room(
             "Weir",
             [
-                "WeirDefinitions", "WeirEngine", "WeirOnlineStore", "WeirHistory", "WeirSources", "WeirLookup",
-                "WeirTraining", "WeirServer",
+                "WeirDefinitions", "WeirEngine", "WeirOnlineStore", "WeirHistory", "WeirSources", "WeirPipeline",
+                "WeirLookup", "WeirTraining", "WeirServer",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ]),
         room("WeirTesting", ["Weir", "WeirEngine", "WeirLookup"]),
 
-        .target(name: "ExampleFeatures", dependencies: ["Weir"], path: "features", swiftSettings: strict),
+        .target(name: "ExampleFeatures", dependencies: ["Weir"], path: "features", exclude: ["README.md"], swiftSettings: strict),
         .executableTarget(name: "Shop", dependencies: ["Weir", "ExampleFeatures"], swiftSettings: strict),
     ]
 )

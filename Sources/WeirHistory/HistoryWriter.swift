@@ -60,6 +60,8 @@ package struct CommitSummary: Sendable {
     package var deadLetters = 0
     /// The last `_seq` in use.
     package var lastSequence: Int64 = 0
+
+    package init() {}
 }
 
 /// Appends events to the history and decides, once and for all stores, what is accepted: the history is the log that the

@@ -9,6 +9,12 @@ package final class SessionStore: Sendable {
         package let stream: String
         package let json: [UInt8]
         package let batch: PreparedBatch
+
+        package init(stream: String, json: [UInt8], batch: PreparedBatch) {
+            self.stream = stream
+            self.json = json
+            self.batch = batch
+        }
     }
 
     private struct Session {

@@ -34,9 +34,7 @@ struct EntityNodes: NodeReading {
     /// The entity's part of the key.
     let prefix: [UInt8]
 
-    fileprivate func withKey<R, E: Error>(
-        _ key: NodeKey, _ body: (UnsafeRawBufferPointer) throws(E) -> R
-    ) throws(E) -> R {
+    fileprivate func withKey<R>(_ key: NodeKey, _ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R {
         var bytes = prefix
         bytes.append(1)
         withUnsafeBytes(of: key.start.bigEndian) { bytes.append(contentsOf: $0) }
@@ -44,7 +42,7 @@ struct EntityNodes: NodeReading {
         return try bytes.withUnsafeBytes(body)
     }
 
-    fileprivate func withBaseKey<R, E: Error>(_ body: (UnsafeRawBufferPointer) throws(E) -> R) throws(E) -> R {
+    fileprivate func withBaseKey<R>(_ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R {
         var bytes = prefix
         bytes.append(0)
         return try bytes.withUnsafeBytes(body)
@@ -61,15 +59,15 @@ struct EntityNodes: NodeReading {
     }
 
     func seek(_ key: NodeKey) throws -> Node? {
-        try node(withKey(key) { (bytes) throws(LMDBError) in try transaction.seek(bytes) })
+        try node(withKey(key) { bytes in try transaction.seek(bytes) })
     }
 
     func seekBefore(_ key: NodeKey) throws -> Node? {
-        try node(withKey(key) { (bytes) throws(LMDBError) in try transaction.seekBefore(bytes) })
+        try node(withKey(key) { bytes in try transaction.seekBefore(bytes) })
     }
 
     func base() throws -> UnsafeRawBufferPointer? {
-        try withBaseKey { (bytes) throws(LMDBError) in try transaction.get(bytes) }
+        try withBaseKey { bytes in try transaction.get(bytes) }
     }
 }
 
@@ -88,18 +86,18 @@ package struct WritableEntityNodes: NodeWriting {
     package func base() throws -> UnsafeRawBufferPointer? { try nodes.base() }
 
     package func put(_ key: NodeKey, _ bytes: [UInt8]) throws {
-        try nodes.withKey(key) { (key) throws(LMDBError) in
-            try bytes.withUnsafeBytes { (value) throws(LMDBError) in try transaction.put(key, value) }
+        try nodes.withKey(key) { key in
+            try bytes.withUnsafeBytes { value in try transaction.put(key, value) }
         }
     }
 
     package func delete(_ key: NodeKey) throws {
-        try nodes.withKey(key) { (key) throws(LMDBError) in try transaction.delete(key) }
+        try nodes.withKey(key) { key in try transaction.delete(key) }
     }
 
     package func putBase(_ bytes: [UInt8]) throws {
-        try nodes.withBaseKey { (key) throws(LMDBError) in
-            try bytes.withUnsafeBytes { (value) throws(LMDBError) in try transaction.put(key, value) }
+        try nodes.withBaseKey { key in
+            try bytes.withUnsafeBytes { value in try transaction.put(key, value) }
         }
     }
 }

@@ -74,3 +74,33 @@ extension FeatureValue {
         }
     }
 }
+
+extension RecordBatch {
+    /// A row as one JSON object in the schema's order; absent optional fields are left out.
+    public func appendJSON(row: Int, to output: inout [UInt8]) {
+        output.append(UInt8(ascii: "{"))
+        var isFirst = true
+        for (index, field) in schema.fields.enumerated() {
+            let cell = cell(row: row, field: index)
+            if cell == .null { continue }
+            if !isFirst { output.append(UInt8(ascii: ",")) }
+            isFirst = false
+            JSONText.appendString(field.name, to: &output)
+            output.append(UInt8(ascii: ":"))
+            switch cell {
+            case .null: break
+            case .int64(let value): output.append(contentsOf: String(value).utf8)
+            case .float64(let value): output.append(contentsOf: value.description.utf8)
+            case .bool(let value): output.append(contentsOf: (value ? "true" : "false").utf8)
+            case .time(let value): JSONText.appendString(TimeText.format(EventTime(microseconds: value)), to: &output)
+            case .text(let start, let count):
+                if field.type == .json {
+                    output.append(contentsOf: bytes[start..<start + count])
+                } else {
+                    JSONText.appendString(string(start: start, count: count), to: &output)
+                }
+            }
+        }
+        output.append(UInt8(ascii: "}"))
+    }
+}

@@ -1,5 +1,6 @@
 import NIOCore
 import WeirAlgebra
+import WeirRecords
 
 /// Writes replies in RESP2 or RESP3 into one buffer.
 package struct RESPWriter {
@@ -113,11 +114,11 @@ package struct RESPWriter {
             case .resp3: integer(number)
             }
         case .list(let values):
-            guard version == .resp3 else { return bulk(respText(value) ?? "null") }
+            guard version == .resp3 else { return bulk(value.json) }
             array(count: values.count)
             for value in values { write(featureValue: value) }
         case .map(let entries):
-            guard version == .resp3 else { return bulk(respText(value) ?? "null") }
+            guard version == .resp3 else { return bulk(value.json) }
             map(count: entries.count)
             for entry in entries {
                 bulk(entry.key)

@@ -1,0 +1,12 @@
+import ExampleFeatures
+import Weir
+
+/// The example repository's executable, `weir`.
+@main struct Shop: FeatureStoreApp {
+    var catalog: Catalog {
+        HouseholdSpend.self
+        BasketActivity.self
+        StoreTraffic.self
+        CheckoutOffer.self
+    }
+}

@@ -1,0 +1,60 @@
+import ArgumentParser
+import WeirAlgebra
+import WeirDefinitions
+import WeirEngine
+import WeirHistory
+import WeirLookup
+import WeirOnlineStore
+import WeirRecords
+
+/// The stores opened for lookups only, beside a process that writes.
+func openLookups(_ data: DataOption, clock: ClockKind, sessionSeconds: Int = 1_800) throws -> LookupService {
+    let catalog = try App.plan()
+    try data.directory.checkExists()
+    return LookupService(
+        catalog: catalog, store: try OnlineStore(directory: data.directory.online, catalog: catalog, shards: nil, mode: .read),
+        history: try HistoryReader(directory: data.directory.path, catalog: catalog),
+        sessions: SessionStore(timeToLive: .seconds(sessionSeconds)), clock: lookupClock(clock))
+}
+
+struct GetCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "get", abstract: "Answer one request from the stores, also beside a running `weir run`.",
+        discussion: """
+            weir get checkout_offer '{"household": 1, "basket": 2, "store": 3, "cart_value": 20}' --at 2017-03-01T12:00:00Z
+            """)
+
+    @OptionGroup var data: DataOption
+    @Argument(help: "The service.") var service: String
+    @Argument(help: "The request as a JSON object.") var request: String
+    @Option(help: "The time asked for, as RFC 3339 or integer milliseconds; now by default.") var at: String?
+    @Option(help: ArgumentHelp("Events of the running session: a stream and a JSON array.", valueName: "stream=json")) var session: [String] = []
+    @Option(help: "What now is: the wall clock, or just after the latest event.") var clock: ClockKind = ClockKind(rawValue: Environment.string("clock") ?? "") ?? .wall
+
+    func run() throws {
+        let lookups = try openLookups(data, clock: clock)
+        let service = try lookups.service(service)
+        let request = try lookups.decodeRequest(service, Array(request.utf8))
+        var batches: [PreparedBatch] = []
+        for session in session {
+            guard let equals = session.firstIndex(of: "=") else {
+                throw ValidationError("--session \(session): a stream, '=' and a JSON array expected")
+            }
+            let events = try jsonArrayElements(Array(session[session.index(after: equals)...].utf8))
+            batches.append(try lookups.decodeEvents(String(session[..<equals]), events))
+        }
+        let time = try at.map { try TimeText.parse($0) } ?? lookups.now()
+        let answer = try lookups.store.withReader {
+            try lookups.answer(service, request, asOf: AsOf(time), session: SessionEvents(batches), reader: $0)
+        }
+        var json: [UInt8] = Array("{\n".utf8)
+        for (index, output) in service.outputs.enumerated() {
+            json.append(contentsOf: "  ".utf8)
+            JSONText.appendString(output.name, to: &json)
+            json.append(contentsOf: ": ".utf8)
+            answer.results[index].value.appendJSON(to: &json)
+            json.append(contentsOf: (index + 1 < service.outputs.count ? ",\n" : "\n").utf8)
+        }
+        print(String(decoding: json, as: UTF8.self) + "}")
+    }
+}

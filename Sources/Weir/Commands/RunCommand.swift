@@ -1,0 +1,289 @@
+import ArgumentParser
+import Foundation
+import Logging
+import Synchronization
+import WeirAlgebra
+import WeirDefinitions
+import WeirHistory
+import WeirLookup
+import WeirOnlineStore
+import WeirPipeline
+import WeirRecords
+import WeirServer
+import WeirSources
+
+func wallClockNow() -> Int64 { wallClock() }
+
+struct ServerOptions: ParsableArguments {
+    @Option(help: "The lookups' port (Redis protocol); 0 takes a free one.") var port: Int = Environment.int("port") ?? 6_400
+    @Option(help: "The HTTP port; 0 takes a free one.") var http: Int = Environment.int("http") ?? 6_480
+    @Option(help: ArgumentHelp("The address that both ports bind to.", valueName: "address")) var bind: String = Environment.string("bind") ?? "127.0.0.1"
+    @Option(help: "What now is: the wall clock, or just after the latest event (for replays and demos).")
+    var clock: ClockKind = ClockKind(rawValue: Environment.string("clock") ?? "") ?? .wall
+    @Option(help: ArgumentHelp("How long a session that the server holds lives after its last event.", valueName: "seconds"))
+    var sessionTtl: Int = Environment.int("session-ttl") ?? 1_800
+    @Option(name: .customLong("password"), help: ArgumentHelp("A password that clients must give with AUTH.", valueName: "password"))
+    var passwordOption: String?
+    var password: String? { passwordOption ?? Environment.string("password") }
+
+    func validate() throws {
+        for port in [port, http] where !(0...65_535).contains(port) { throw ValidationError("there is no port \(port)") }
+        if sessionTtl <= 0 { throw ValidationError("--session-ttl must be positive") }
+    }
+}
+
+/// Both ports, and the signals that end the process.
+final class Service: Sendable {
+    private let failure = Mutex<(any Error)?>(nil)
+
+    /// Must be called before any other thread is started, so that the signals reach `waitForSignal` alone.
+    static func blockSignals() {
+        signal(SIGPIPE, SIG_IGN)
+        var signals = sigset_t()
+        sigemptyset(&signals)
+        sigaddset(&signals, SIGTERM)
+        sigaddset(&signals, SIGINT)
+        pthread_sigmask(SIG_BLOCK, &signals, nil)
+    }
+
+    /// Ends the process's waiting with an error.
+    func fail(_ error: any Error) {
+        failure.withLock { if $0 == nil { $0 = error } }
+        kill(getpid(), SIGTERM)
+    }
+
+    /// Starts both ports, says so, and serves until a signal comes.
+    func serve(_ backend: ServerBackend, _ options: ServerOptions) throws {
+        let logger = Logger(label: "weir") { StreamLogHandler.standardError(label: $0) }
+        var configuration = RESPServer.Configuration()
+        configuration.host = options.bind
+        configuration.port = options.port
+        configuration.password = options.password
+        let settings = configuration
+        let resp = try waiting { try await RESPServer.start(settings, backend: backend, logger: logger) }
+        let http: HTTPServer
+        do {
+            http = try waiting {
+                try await HTTPServer.start(host: options.bind, port: options.http, logger: logger) {
+                    self.failure.withLock { $0 }.map { .notReady("\($0)") } ?? .ready
+                }
+            }
+        } catch {
+            try waiting { await resp.stop() }
+            throw error
+        }
+        print("ready: lookups on \(options.bind):\(resp.port), HTTP on \(options.bind):\(http.port)")
+        fflush(nil)
+        waitForSignal()
+        try waiting {
+            await resp.stop()
+            await http.stop()
+        }
+    }
+
+    func throwFailure() throws {
+        if let error = failure.withLock({ $0 }) { throw error }
+    }
+
+    private func waitForSignal() {
+        var signals = sigset_t()
+        sigemptyset(&signals)
+        sigaddset(&signals, SIGTERM)
+        sigaddset(&signals, SIGINT)
+        var signal: Int32 = 0
+        sigwait(&signals, &signal)
+    }
+
+    /// Runs asynchronous work from the main thread, which has nothing else to do.
+    private func waiting<R: Sendable>(_ body: @escaping @Sendable () async throws -> R) throws -> R {
+        let result = Mutex<Result<R, any Error>?>(nil)
+        let done = DispatchSemaphore(value: 0)
+        let box = ResultBox(result: result)
+        Task {
+            do { box.set(.success(try await body())) } catch { box.set(.failure(error)) }
+            done.signal()
+        }
+        done.wait()
+        return try box.get()
+    }
+}
+
+private final class ResultBox<R: Sendable>: Sendable {
+    private let result: Mutex<Result<R, any Error>?>
+    init(result: consuming Mutex<Result<R, any Error>?>) { self.result = result }
+    func set(_ value: Result<R, any Error>) { result.withLock { $0 = value } }
+    func get() throws -> R { try result.withLock { $0! }.get() }
+}
+
+struct ServeCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "serve", abstract: "Answer lookups only, beside a process that writes to the same directory.")
+
+    @OptionGroup var data: DataOption
+    @OptionGroup var server: ServerOptions
+
+    func run() throws {
+        Service.blockSignals()
+        let service = Service()
+        let lookups = try openLookups(data, clock: server.clock, sessionSeconds: server.sessionTtl)
+        try service.serve(ServerBackend(lookups: lookups, pushLog: nil), server)
+    }
+}
+
+struct KafkaOptions: ParsableArguments {
+    @Option(name: .customLong("kafka"), help: ArgumentHelp("Stream the topics from these brokers.", valueName: "host:port,…"))
+    var kafkaBrokers: String?
+    var kafka: String? { kafkaBrokers ?? Environment.string("kafka") }
+    @Option(help: ArgumentHelp("Any librdkafka option; may be repeated.", valueName: "key=value"))
+    var kafkaOption: [String] = Environment.list("kafka-option")
+
+    func options() throws -> [(String, String)] {
+        try kafkaOption.map { option in
+            guard let equals = option.firstIndex(of: "=") else { throw ValidationError("--kafka-option \(option): key=value expected") }
+            return (String(option[..<equals]), String(option[option.index(after: equals)...]))
+        }
+    }
+}
+
+struct RunCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "run", abstract: "Stream events into the stores and answer lookups.",
+        discussion: """
+            Events come from Kafka (--kafka) and from EVENTS.ADD on the lookups' port. Each stream is a topic of the same name.
+
+              weir run --kafka localhost:9092 --kafka-start earliest --kafka-option security.protocol=SSL
+            """)
+
+    @OptionGroup var data: DataOption
+    @OptionGroup var writing: WriterOptions
+    @OptionGroup var kafka: KafkaOptions
+    @OptionGroup var server: ServerOptions
+    @Option(help: ArgumentHelp("Where to begin with partitions that were never read: earliest, latest, or a time.", valueName: "start"))
+    var kafkaStart: String = Environment.string("kafka-start") ?? "earliest"
+    @Option(help: ArgumentHelp("The consumer group under which positions are reported.", valueName: "id"))
+    var kafkaGroup: String = Environment.string("kafka-group") ?? "weir"
+    @Option(help: ArgumentHelp("A topic whose name is not its stream's; may be repeated.", valueName: "stream=topic"))
+    var kafkaTopic: [String] = Environment.list("kafka-topic")
+
+    private func start() throws -> KafkaStart {
+        switch kafkaStart {
+        case "earliest": return .earliest
+        case "latest": return .latest
+        default:
+            do throws(RecordError) { return .time(try TimeText.parse(kafkaStart)) } catch {
+                throw ValidationError("--kafka-start: earliest, latest, RFC 3339 or integer milliseconds expected: \(error)")
+            }
+        }
+    }
+
+    private func topics() throws -> [String: String] {
+        var topics: [String: String] = [:]
+        for pair in kafkaTopic {
+            let parts = pair.split(separator: "=", maxSplits: 1).map(String.init)
+            guard parts.count == 2 else { throw ValidationError("--kafka-topic \(pair): stream=topic expected") }
+            _ = try streamPlan(parts[0])
+            topics[parts[0]] = parts[1]
+        }
+        return topics
+    }
+
+    func validate() throws { _ = try start() }
+
+    func run() throws {
+        Service.blockSignals()
+        let service = Service()
+        let catalog = try App.plan()
+        let writer = try openStoreWriter(data, writing)
+        let pushLog = try PushLog(directory: data.directory.push)
+        let push = try PushIngest(log: pushLog, catalog: catalog, pipeline: writer.pipeline, history: writer.history)
+        var consumer: KafkaIngest?
+        if let brokers = kafka.kafka {
+            consumer = try KafkaIngest(
+                options: .init(
+                    brokers: brokers, options: try kafka.options(), groupID: kafkaGroup, start: try start(), topics: try topics()),
+                streams: catalog.streams, pipeline: writer.pipeline, history: writer.history) { report("warning: \($0)") }
+        }
+        writer.pipeline.start { service.fail($0) }
+        push.start { service.fail($0) }
+        consumer?.start { service.fail($0) }
+        let lookups = LookupService(
+            catalog: catalog, store: writer.store, history: writer.reader,
+            sessions: SessionStore(timeToLive: .seconds(server.sessionTtl)), clock: lookupClock(server.clock))
+        let served = Result { try service.serve(ServerBackend(lookups: lookups, pushLog: pushLog), server) }
+        // What was acknowledged or read is taken in before the process ends.
+        pushLog.stop()
+        push.waitUntilDone()
+        consumer?.stop()
+        let stopped = Result { try writer.pipeline.stop() }
+        try served.get()
+        try service.throwFailure()
+        try stopped.get()
+    }
+}
+
+struct ProduceCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "produce", abstract: "Write events from files to a topic, keyed and timestamped.",
+        discussion: "The key is that of the stream's first view; the timestamp is the event time. Malformed records are reported and left out.")
+
+    @Argument(help: "The stream; its topic has the same name.") var stream: String
+    @Argument(help: "The files.") var files: [String]
+    @OptionGroup var kafka: KafkaOptions
+    @Option(help: "By default by the file's name.") var format: FileFormat?
+    @Option(help: "Another topic than the stream's.") var topic: String?
+    @Option(help: "Makes the topic with so many partitions where there is none.") var partitions: Int?
+    @Option(help: ArgumentHelp("A setting of the topic that is made; may be repeated.", valueName: "key=value")) var topicOption: [String] = []
+    @Flag(help: "Exit with 3 where there were malformed records.") var strict: Bool = Environment.flag("strict")
+
+    func validate() throws {
+        if kafka.kafka == nil { throw ValidationError("--kafka BROKERS is missing") }
+        if let partitions, !(1...10_000).contains(partitions) { throw ValidationError("--partitions must be between 1 and 10000") }
+    }
+
+    func run() throws {
+        let plan = try streamPlan(stream)
+        let brokers = kafka.kafka ?? ""
+        let name = topic ?? stream
+        if let partitions {
+            // Events keep their own times, which a broker may find too old.
+            var settings = [("retention.ms", "-1")]
+            for option in topicOption {
+                let parts = option.split(separator: "=", maxSplits: 1).map(String.init)
+                guard parts.count == 2 else { throw ValidationError("--topic-option \(option): key=value expected") }
+                settings.removeAll { $0.0 == parts[0] }
+                settings.append((parts[0], parts[1]))
+            }
+            try createTopic(brokers: brokers, options: try kafka.options(), topic: name, partitions: Int32(partitions), configuration: settings)
+        }
+        let producer = try KafkaProducer(brokers: brokers, options: try kafka.options())
+        let handle = try producer.topic(name)
+        var sent = 0
+        var malformed = 0
+        for file in files {
+            let ingest = FileIngest(stream: plan, path: file, format: try fileFormat(format, file))
+            let progress = ProgressReport(file)
+            try ingest.readAll { batch in
+                for problem in batch.records.malformed {
+                    malformed += 1
+                    report("\(file), byte \(problem.offset): \(problem.reason)")
+                }
+                for row in 0..<batch.count {
+                    var json: [UInt8] = []
+                    batch.records.appendJSON(row: batch.recordRows[row], to: &json)
+                    let key = batch.views.first.map { view in view.keys.withText(row) { [UInt8]($0) } } ?? []
+                    try producer.send(topic: handle, key: key, value: json, timestamp: EventTime(microseconds: batch.times[row]))
+                    sent += 1
+                }
+                progress.update(Int64(sent), of: nil, unit: "events")
+            }
+            progress.finish()
+        }
+        defer { producer.close(topic: handle) }
+        try producer.flush(timeoutMilliseconds: 60_000)
+        print("\(sent) events in the topic \(name)")
+        if malformed > 0 {
+            report("\(malformed) malformed records were left out")
+            if strict { throw ExitCode(3) }
+        }
+    }
+}

@@ -1,0 +1,219 @@
+import WeirAlgebra
+import WeirDefinitions
+import WeirEngine
+import WeirLookup
+import WeirOnlineStore
+import WeirRecords
+import WeirServer
+import WeirSources
+
+/// Answers the server's commands from the stores.
+final class ServerBackend: FeatureBackend {
+    let lookups: LookupService
+    /// nil where the process only reads.
+    let pushLog: PushLog?
+
+    init(lookups: LookupService, pushLog: PushLog?) {
+        self.lookups = lookups
+        self.pushLog = pushLog
+    }
+
+    private func translating<R>(_ body: () throws -> R) throws(CommandError) -> R {
+        do {
+            return try body()
+        } catch let error as CommandError {
+            throw error
+        } catch {
+            throw CommandError("\(error)")
+        }
+    }
+
+    func features(_ request: FeaturesGet, executor: Int) throws(CommandError) -> [FeatureRow] {
+        try translating {
+            let service = try lookups.service(request.service)
+            guard request.requests.count <= Limits.requestsPerCommandMax else {
+                throw LookupError("a command has at most \(Limits.requestsPerCommandMax) requests")
+            }
+            let requests = try request.requests.map { try lookups.decodeRequest(service, $0) }
+            let session = try sessionEvents(request)
+            return try lookups.store.withReader { reader in
+                let asOf = AsOf(try request.at ?? lookups.now())
+                let names = service.outputs.map(\.name)
+                return try requests.map { decoded in
+                    let answer = try lookups.answer(service, decoded, asOf: asOf, session: session, reader: reader)
+                    return FeatureRow(
+                        names: names, values: answer.results.map(\.value), statuses: answer.results.map(\.status),
+                        meta: request.meta ? try meta(service, answer) : nil)
+                }
+            }
+        }
+    }
+
+    private func sessionEvents(_ request: FeaturesGet) throws -> SessionEvents {
+        var batches: [PreparedBatch] = []
+        for session in request.session {
+            batches.append(try lookups.decodeEvents(session.stream, try jsonArrayElements(session.json)))
+        }
+        if let id = request.sessionID { batches += lookups.sessions.entries(id).map(\.batch) }
+        guard batches.reduce(0, { $0 + $1.count }) <= Limits.sessionEventsMax else {
+            throw LookupError("a request has at most \(Limits.sessionEventsMax) session events")
+        }
+        return SessionEvents(batches)
+    }
+
+    private func meta(_ service: ServicePlan, _ answer: Answer) throws -> RowMeta {
+        var eventTimes: [EventTime?] = []
+        var freshness: [Int64?] = []
+        var fingerprints: [String] = []
+        for output in service.outputs {
+            var latest: EventTime?
+            var fingerprint = ""
+            if case .feature(let join, _) = output.computation {
+                latest = answer.latestEvents[join]
+                fingerprint = service.joins[join].view.fingerprint
+            }
+            eventTimes.append(latest)
+            freshness.append(latest.map { answer.asOf.microseconds &- $0.microseconds })
+            fingerprints.append(fingerprint)
+        }
+        var positions: [SourcePosition] = []
+        for (source, position) in try lookups.history.positions() {
+            positions.append(SourcePosition(source: source, position: String(position)))
+        }
+        return RowMeta(
+            eventTimes: eventTimes, freshnessMicroseconds: freshness, fingerprints: fingerprints, asOf: answer.asOf,
+            sessionEventsIgnored: answer.sessionEventsIgnored, positions: positions)
+    }
+
+    func viewFeatures(view: String, key: String, features: [String]?, executor: Int) throws(CommandError) -> ViewRow {
+        try translating {
+            guard let number = lookups.catalog.views.firstIndex(where: { $0.name == view }) else {
+                throw LookupError("unknown view '\(view)'; there are: \(lookups.catalog.views.map(\.name).joined(separator: ", "))")
+            }
+            let plan = lookups.catalog.views[number]
+            guard let canonical = plan.canonicalKey(key) else {
+                throw LookupError("'\(key)' is no key of \(plan.entity), which is \(plan.keyTypeName)")
+            }
+            let indexes = try features.map { names in
+                try names.map { name in
+                    guard let index = plan.feature(named: name) else {
+                        throw LookupError("unknown feature '\(name)' of \(view); there are: \(plan.features.map(\.name).joined(separator: ", "))")
+                    }
+                    return index
+                }
+            }
+            let evaluation = try lookups.store.withReader { reader in
+                try lookups.evaluate(view: number, key: canonical, asOf: AsOf(try lookups.now()), session: SessionEvents(), reader: reader)
+            }
+            let wanted = indexes ?? Array(plan.features.indices)
+            return ViewRow(
+                names: wanted.map { plan.features[$0].name }, values: wanted.map { evaluation.results[$0].value }, exists: evaluation.isKnown)
+        }
+    }
+
+    func listFeatures() -> [CatalogEntry] {
+        lookups.catalog.services.map { CatalogEntry(kind: .service, name: $0.name, members: $0.outputs.map(\.name)) }
+            + lookups.catalog.views.map {
+                CatalogEntry(kind: .view, name: $0.name, entity: $0.entity, stream: $0.stream, members: $0.features.map(\.name))
+            }
+            + lookups.catalog.streams.map { CatalogEntry(kind: .stream, name: $0.name, members: $0.schema.fields.map(\.name)) }
+    }
+
+    func describe(_ name: String) throws(CommandError) -> ReplyValue {
+        if let service = lookups.catalog.service(named: name) {
+            return .map([
+                "kind": .string("service"), "name": .string(name), "request": fields(service.requestSchema),
+                "views": .array(service.joins.map { .string($0.view.name) }),
+                "features": .array(service.outputs.map { .map(["name": .string($0.name), "type": .string($0.type.rawValue)]) }),
+            ])
+        }
+        if let view = lookups.catalog.view(named: name) {
+            return .map([
+                "kind": .string("view"), "name": .string(name), "entity": .string(view.entity), "key": .string(view.keyTypeName),
+                "stream": .string(view.stream), "fingerprint": .string(view.fingerprint),
+                "features": .array(
+                    view.features.map {
+                        .map(["name": .string($0.name), "type": .string($0.type.rawValue), "definition": .string($0.signature)])
+                    }),
+            ])
+        }
+        if let stream = lookups.catalog.stream(named: name) {
+            return .map([
+                "kind": .string("stream"), "name": .string(name), "fingerprint": .string(stream.fingerprint),
+                "views": .array(stream.views.map { .string($0.name) }), "fields": fields(stream.schema),
+            ])
+        }
+        for view in lookups.catalog.views {
+            if let feature = view.features.first(where: { $0.name == name }) {
+                return .map([
+                    "kind": .string("feature"), "name": .string(name), "view": .string(view.name), "type": .string(feature.type.rawValue),
+                    "definition": .string(feature.signature),
+                ])
+            }
+        }
+        throw CommandError("nothing is named '\(name)'; FEATURES.LIST shows services, views and streams")
+    }
+
+    private func fields(_ schema: RecordSchema) -> ReplyValue {
+        .array(schema.fields.map { .map(["name": .string($0.name), "type": .string($0.type.rawValue), "optional": .bool($0.isOptional)]) })
+    }
+
+    func addEvents(
+        stream: String, events: [[UInt8]], completion: @escaping @Sendable (Result<Int, CommandError>) -> Void
+    ) {
+        guard let pushLog else {
+            return completion(.failure(CommandError("this process only answers lookups; push to the one that runs `weir run`")))
+        }
+        do {
+            // Checked before it is acknowledged: if one event is malformed none is taken.
+            _ = try lookups.decodeEvents(stream, events)
+        } catch {
+            return completion(.failure(CommandError("\(error)")))
+        }
+        pushLog.append(stream: stream, events: events) { result in
+            completion(result.map { events.count }.mapError { CommandError("\($0)") })
+        }
+    }
+
+    func sessionAdd(_ id: String, stream: String, events: [[UInt8]]) throws(CommandError) -> Int {
+        try translating {
+            let entries = try events.map { event in
+                SessionStore.Entry(stream: stream, json: event, batch: try lookups.decodeEvents(stream, [event]))
+            }
+            return try lookups.sessions.add(id, entries)
+        }
+    }
+
+    func sessionGet(_ id: String) -> [SessionEvent] {
+        lookups.sessions.entries(id).map { SessionEvent(stream: $0.stream, json: $0.json) }
+    }
+
+    func sessionDrop(_ id: String) -> Bool { lookups.sessions.drop(id) }
+
+    func info() -> [InfoSection] {
+        var sections = [
+            InfoSection(
+                "Store",
+                [
+                    .init("shards", String(lookups.store.shardCount)), .init("store_bytes", String(lookups.store.usedBytes)),
+                    .init("sessions_held", String(lookups.sessions.count)),
+                    .init("clock", { if case .event = lookups.clock { "event" } else { "wall" } }()),
+                ])
+        ]
+        if let latest = try? lookups.store.latestEventTime() {
+            sections[0].fields.append(.init("latest_event_time", TimeText.format(latest)))
+        }
+        if let count = try? lookups.history.deadLetterCount() { sections[0].fields.append(.init("dead_letters", String(count))) }
+        if let positions = try? lookups.history.positions() {
+            sections.append(InfoSection("Sources", positions.map { .init($0.source, String($0.position)) }))
+        }
+        return sections
+    }
+}
+
+func lookupClock(_ kind: ClockKind) -> LookupService.Clock {
+    switch kind {
+    case .wall: .wall { EventTime(microseconds: wallClockNow()) }
+    case .event: .event
+    }
+}

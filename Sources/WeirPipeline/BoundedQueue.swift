@@ -1,0 +1,47 @@
+import Foundation
+
+/// A queue between two threads that makes the sender wait where the receiver falls behind.
+final class BoundedQueue<Element: Sendable>: @unchecked Sendable {
+    // Everything is guarded by `condition`.
+    private let condition = NSCondition()
+    private var elements: [Element] = []
+    private var isClosed = false
+    private let capacity: Int
+
+    init(capacity: Int) { self.capacity = capacity }
+
+    /// Waits for room. Returns false where the queue is closed.
+    @discardableResult
+    func send(_ element: Element) -> Bool {
+        condition.lock()
+        defer { condition.unlock() }
+        while elements.count >= capacity, !isClosed { condition.wait() }
+        if isClosed { return false }
+        elements.append(element)
+        condition.broadcast()
+        return true
+    }
+
+    /// Waits for an element, then takes as many as `fits` accepts, at least one. nil where the queue is closed and empty.
+    func receive(while fits: ([Element], Element) -> Bool) -> [Element]? {
+        condition.lock()
+        defer { condition.unlock() }
+        while elements.isEmpty, !isClosed { condition.wait() }
+        if elements.isEmpty { return nil }
+        var taken: [Element] = []
+        while let next = elements.first, taken.isEmpty || fits(taken, next) {
+            taken.append(next)
+            elements.removeFirst()
+        }
+        condition.broadcast()
+        return taken
+    }
+
+    /// The receiver still gets what is in the queue.
+    func close() {
+        condition.lock()
+        isClosed = true
+        condition.broadcast()
+        condition.unlock()
+    }
+}

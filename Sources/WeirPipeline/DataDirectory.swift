@@ -1,0 +1,67 @@
+import Foundation
+
+/// Why a data directory cannot be used.
+package struct DataDirectoryError: Error, CustomStringConvertible {
+    package let description: String
+
+    package init(_ description: String) { self.description = description }
+}
+
+/// The files of one store: `history.sqlite`, `online/`, `push/`, `lock`.
+package struct DataDirectory: Sendable {
+    package let path: String
+
+    package init(_ path: String) { self.path = path }
+
+    package var online: String { path + "/online" }
+    package var push: String { path + "/push" }
+    package var historyPath: String { path + "/history.sqlite" }
+
+    package func create() throws {
+        do {
+            try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+        } catch {
+            throw DataDirectoryError("cannot make the data directory \(path): \(error.localizedDescription)")
+        }
+    }
+
+    package func checkExists() throws {
+        guard FileManager.default.fileExists(atPath: historyPath) else {
+            throw DataDirectoryError("there is no store in \(path); start `weir run` or `weir ingest` first, or name another with --data")
+        }
+    }
+
+    /// Takes the writer's place; a second writer is refused. The kernel gives the lock back when the process ends, however it ends.
+    package func lock() throws -> WriterLock {
+        try create()
+        let file = path + "/lock"
+        let descriptor = open(file, O_RDWR | O_CREAT | O_CLOEXEC, 0o644)
+        guard descriptor >= 0 else { throw DataDirectoryError("cannot open \(file): \(String(cString: strerror(errno)))") }
+        guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
+            var buffer = [UInt8](repeating: 0, count: 64)
+            let count = max(0, pread(descriptor, &buffer, buffer.count, 0))
+            close(descriptor)
+            let owner = String(decoding: buffer[..<count], as: UTF8.self)
+            throw DataDirectoryError(
+                "another weir process\(owner.isEmpty ? "" : " (\(owner))") writes to \(path); stop it first, or use `weir serve` to read beside it")
+        }
+        let owner = "process \(getpid())"
+        ftruncate(descriptor, 0)
+        _ = owner.withCString { pwrite(descriptor, $0, strlen($0), 0) }
+        return WriterLock(descriptor: descriptor)
+    }
+}
+
+/// The right to write to a data directory, until it is let go.
+package final class WriterLock: Sendable {
+    private let descriptor: Int32
+    fileprivate init(descriptor: Int32) { self.descriptor = descriptor }
+    deinit { close(descriptor) }
+}
+
+/// Microseconds of the wall clock.
+package func wallClock() -> Int64 {
+    var now = timespec()
+    clock_gettime(CLOCK_REALTIME, &now)
+    return Int64(now.tv_sec) * 1_000_000 + Int64(now.tv_nsec) / 1_000
+}

@@ -1,0 +1,154 @@
+/// One command, or a subcommand of one.
+struct Command: Sendable {
+    typealias Run = @Sendable (CommandCall, inout RESPWriter) throws(CommandError) -> CommandOutcome
+
+    /// In lower case.
+    let name: String
+    /// As Redis counts: the number of arguments, names included; negative where that is the least.
+    let arity: Int
+    let group: String
+    let summary: String
+    /// The arguments as the documentation writes them.
+    let syntax: String
+    var flags: [String] = ["readonly"]
+    var isAllowedUnauthenticated = false
+    var subcommands: [Command] = []
+    let run: Run
+
+    init(
+        _ name: String, arity: Int, group: String, syntax: String = "", _ summary: String,
+        flags: [String] = ["readonly"], isAllowedUnauthenticated: Bool = false, subcommands: [Command] = [],
+        run: @escaping Run
+    ) {
+        self.name = name
+        self.arity = arity
+        self.group = group
+        self.summary = summary
+        self.syntax = syntax
+        self.flags = flags
+        self.isAllowedUnauthenticated = isAllowedUnauthenticated
+        self.subcommands = subcommands
+        self.run = run
+    }
+
+    func accepts(_ count: Int) -> Bool { arity >= 0 ? count == arity : count >= -arity }
+}
+
+/// A command being run: its arguments, whose it is, and what it may use.
+struct CommandCall {
+    let arguments: RESPArguments
+    let client: Client
+    let server: ServerContext
+
+    var backend: any FeatureBackend { server.backend }
+
+    /// An argument that names something.
+    func name(_ index: Int, _ what: String) throws(CommandError) -> String {
+        guard let text = arguments.text(index) else { throw CommandError("the \(what) is not valid UTF-8") }
+        return text
+    }
+}
+
+enum CommandOutcome {
+    /// The reply is in the writer.
+    case replied
+    /// The reply comes when the closure's argument is called; the connection's later commands wait for it.
+    case replyLater(@Sendable (@escaping @Sendable (Result<ReplyValue, CommandError>) -> Void) -> Void)
+    /// What is in the writer is the last reply.
+    case close
+}
+
+/// Finds commands by name, and answers for them what Redis would where they do not fit.
+struct CommandTable: Sendable {
+    let commands: [Command]
+    /// The commands by the length of their names, so that the hot path compares two or three names and allocates nothing.
+    private let byLength: [[Int]]
+
+    init() {
+        commands = Command.features + Command.events + Command.views + Command.connection + Command.introspection
+        var byLength = [[Int]](repeating: [], count: 1 + (commands.map(\.name.utf8.count).max() ?? 0))
+        for (index, command) in commands.enumerated() { byLength[command.name.utf8.count].append(index) }
+        self.byLength = byLength
+    }
+
+    func command(named name: UnsafeRawBufferPointer) -> Command? {
+        guard name.count < byLength.count else { return nil }
+        for index in byLength[name.count] where CommandTable.isEqual(name, commands[index].name) {
+            return commands[index]
+        }
+        return nil
+    }
+
+    static func isEqual(_ name: UnsafeRawBufferPointer, _ lowercased: String) -> Bool {
+        let utf8 = lowercased.utf8
+        return name.count == utf8.count && zip(name, utf8).allSatisfy { RESPArguments.lowercased($0) == $1 }
+    }
+
+    /// Runs one command: checks its name and the number of its arguments, and that the client may. A refusal is a reply too.
+    func run(_ call: CommandCall, _ writer: inout RESPWriter) -> CommandOutcome {
+        let start = writer.buffer.writerIndex
+        do throws(CommandError) {
+            return try dispatch(call, &writer)
+        } catch {
+            // No half replies: what the command may have written before it failed goes.
+            writer.buffer.moveWriterIndex(to: start)
+            writer.error(error)
+            return .replied
+        }
+    }
+
+    private func dispatch(_ call: CommandCall, _ writer: inout RESPWriter) throws(CommandError) -> CommandOutcome {
+        let arguments = call.arguments
+        guard let command = command(named: arguments[0]) else {
+            // A browser that was lured into posting to this port must not get its body run as inline commands.
+            if arguments.isWord(0, "post") || arguments.isWord(0, "host:") {
+                call.server.logger.warning("closed a connection that speaks HTTP on the Redis port")
+                return .close
+            }
+            try checkAuthenticated(call)
+            throw CommandTable.unknownCommand(arguments)
+        }
+        if !command.isAllowedUnauthenticated { try checkAuthenticated(call) }
+        if arguments.count > 1, !command.subcommands.isEmpty {
+            guard let subcommand = command.subcommands.first(where: { CommandTable.isEqual(arguments[1], $0.name) }) else {
+                throw CommandError(
+                    "unknown subcommand '\(arguments.shown(1))'. Try \(command.name.uppercased()) HELP.")
+            }
+            guard subcommand.accepts(arguments.count) else {
+                throw CommandError("wrong number of arguments for '\(command.name)|\(subcommand.name)' command")
+            }
+            return try subcommand.run(call, &writer)
+        }
+        guard command.accepts(arguments.count) else {
+            throw CommandError("wrong number of arguments for '\(command.name)' command")
+        }
+        return try command.run(call, &writer)
+    }
+
+    private func checkAuthenticated(_ call: CommandCall) throws(CommandError) {
+        guard call.client.isAuthenticated else { throw CommandError("Authentication required.", code: "NOAUTH") }
+    }
+
+    /// Redis's text: the arguments up to 128 bytes.
+    private static func unknownCommand(_ arguments: RESPArguments) -> CommandError {
+        var shown = ""
+        for index in 1..<max(1, arguments.count) where shown.utf8.count < 128 {
+            shown += "'\(arguments.shown(index, limit: 128 - shown.utf8.count))' "
+        }
+        return CommandError("unknown command '\(arguments.shown(0))', with args beginning with: \(shown)")
+    }
+}
+
+extension Command {
+    /// `HELP` of a command with subcommands.
+    static func help(_ name: String, _ subcommands: [Command]) -> Command {
+        Command("help", arity: 2, group: "server", "Shows the subcommands.") { _, writer throws(CommandError) in
+            writer.array(count: 1 + subcommands.count)
+            writer.simple("\(name.uppercased()) <subcommand> [<arg> ...]. Subcommands are:")
+            for subcommand in subcommands {
+                writer.simple("\(subcommand.name.uppercased()) \(subcommand.syntax): \(subcommand.summary)")
+            }
+            return .replied
+        }
+    }
+}

@@ -1,0 +1,205 @@
+import WeirAlgebra
+import WeirRecords
+
+extension Command {
+    /// The commands about services and the catalog.
+    static let features: [Command] = [
+        Command(
+            "features.get", arity: -3, group: "features",
+            syntax: "service request-json [request-json ...] [AT time] [SESSION stream json-array] [SESSIONID id] [META]",
+            "Answers the features of a service for one or more requests.", run: featuresGet),
+        Command("features.list", arity: 1, group: "features", "Lists services, views and streams.") {
+            call, writer throws(CommandError) in
+            let entries = try call.backend.listFeatures()
+            writer.array(count: entries.count)
+            for entry in entries { writer.write(entry.reply) }
+            return .replied
+        },
+        Command("features.describe", arity: 2, group: "features", syntax: "name", "Describes a service, view, stream or feature.") {
+            call, writer throws(CommandError) in
+            writer.write(try call.backend.describe(try call.name(1, "name")))
+            return .replied
+        },
+    ]
+
+    /// The commands that read features of one entity of a view: `view:key`.
+    static let views: [Command] = [
+        Command("hmget", arity: -3, group: "views", syntax: "view:key feature [feature ...]", "Answers features of an entity.") {
+            call, writer throws(CommandError) in
+            let row = try viewRow(call, from: 2)
+            writer.array(count: row.values.count)
+            for value in row.values { writer.write(featureValue: value) }
+            return .replied
+        },
+        Command("hget", arity: 3, group: "views", syntax: "view:key feature", "Answers one feature of an entity.") {
+            call, writer throws(CommandError) in
+            writer.write(featureValue: try viewRow(call, from: 2).values.first ?? .null)
+            return .replied
+        },
+        Command("hgetall", arity: 2, group: "views", syntax: "view:key", "Answers all features of an entity.") {
+            call, writer throws(CommandError) in
+            let row = try viewRow(call)
+            writer.writeMap(row.names, row.values)
+            return .replied
+        },
+        Command("exists", arity: -2, group: "views", syntax: "view:key [view:key ...]", "Counts the entities that have events.") {
+            call, writer throws(CommandError) in
+            var count: Int64 = 0
+            for index in 1..<call.arguments.count where try viewRow(call, key: index).exists { count += 1 }
+            writer.integer(count)
+            return .replied
+        },
+    ]
+
+    /// Asks the backend for `view:key` (split at the first colon) and the features named from an index on; all without one.
+    private static func viewRow(_ call: CommandCall, key index: Int = 1, from: Int? = nil) throws(CommandError) -> ViewRow {
+        let text = try call.name(index, "key")
+        guard let colon = text.utf8.firstIndex(of: UInt8(ascii: ":")) else {
+            throw CommandError("'\(call.arguments.shown(index))' names no entity; write view:key, such as household_spend:42")
+        }
+        var features: [String]?
+        if let from {
+            var names: [String] = []
+            names.reserveCapacity(call.arguments.count - from)
+            for index in from..<call.arguments.count { names.append(try call.name(index, "feature's name")) }
+            features = names
+        }
+        return try call.backend.viewFeatures(
+            view: String(text[..<colon]), key: String(text[text.utf8.index(after: colon)...]), features: features,
+            executor: call.client.executor)
+    }
+
+    /// `FEATURES.GET`: the arguments that start with `{` are requests; the words of options are read in any case and order.
+    ///
+    /// One request is answered by a map of feature to value, several by an array of maps. With `META` the map is instead
+    /// `{"features": {feature: value}, "meta": {feature: {"event_time": RFC 3339 or null, "freshness_ms": integer or null,
+    /// "status": text, "fingerprint": text}}, "as_of": RFC 3339, "session_events_ignored": integer, "positions": {source: text}}`.
+    private static let featuresGet: Run = { call, writer throws(CommandError) in
+        let request = try parseFeaturesGet(call)
+        let rows = try call.backend.features(request, executor: call.client.executor)
+        guard rows.count == request.requests.count else {
+            throw CommandError("internal error: \(rows.count) answers to \(request.requests.count) requests")
+        }
+        if request.requests.count > 1 { writer.array(count: rows.count) }
+        for row in rows {
+            guard request.meta else {
+                writer.writeMap(row.names, row.values)
+                continue
+            }
+            guard let meta = row.meta else { throw CommandError("internal error: the answer has no META") }
+            writer.write(row, meta)
+        }
+        return .replied
+    }
+
+    private static func parseFeaturesGet(_ call: CommandCall) throws(CommandError) -> FeaturesGet {
+        let arguments = call.arguments
+        var request = FeaturesGet(service: try call.name(1, "service's name"), requests: [])
+        var index = 2
+        func operand(_ offset: Int, _ usage: String) throws(CommandError) -> Int {
+            guard index + offset < arguments.count else { throw CommandError("syntax error: write \(usage)") }
+            return index + offset
+        }
+        while index < arguments.count {
+            if arguments[index].first == UInt8(ascii: "{") {
+                request.requests.append(arguments.array(index))
+                index += 1
+            } else if arguments.isWord(index, "at") {
+                let text = try call.name(try operand(1, "AT time"), "time of AT")
+                guard request.at == nil else { throw CommandError("syntax error: AT is given twice") }
+                do throws(RecordError) {
+                    request.at = try TimeText.parse(text)
+                } catch {
+                    throw CommandError("AT: \(error.reason); or give integer milliseconds since 1970")
+                }
+                index += 2
+            } else if arguments.isWord(index, "session") {
+                let stream = try call.name(try operand(1, "SESSION stream json-array"), "stream's name")
+                let json = arguments.array(try operand(2, "SESSION stream json-array"))
+                request.session.append(SessionEvent(stream: stream, json: json))
+                index += 3
+            } else if arguments.isWord(index, "sessionid") {
+                let id = try call.name(try operand(1, "SESSIONID id"), "session's id")
+                guard request.sessionID == nil else { throw CommandError("syntax error: SESSIONID is given twice") }
+                request.sessionID = id
+                index += 2
+            } else if arguments.isWord(index, "meta") {
+                request.meta = true
+                index += 1
+            } else {
+                throw CommandError(
+                    "syntax error at '\(arguments.shown(index, limit: 40))': a request is a JSON object that starts with '{'; the "
+                        + "options are AT time, SESSION stream json-array, SESSIONID id, META")
+            }
+        }
+        guard !request.requests.isEmpty else {
+            throw CommandError(
+                "no request: write FEATURES.GET \(arguments.shown(1, limit: 40)) '{...}' with the fields that the service asks for")
+        }
+        return request
+    }
+}
+
+extension CatalogEntry {
+    /// A map of `kind`, `name`, for views `entity` and `stream`, and `features` (for streams `fields`).
+    var reply: ReplyValue {
+        var entries = [ReplyValue.Entry("kind", .string(kind.rawValue)), ReplyValue.Entry("name", .string(name))]
+        if let entity { entries.append(ReplyValue.Entry("entity", .string(entity))) }
+        if let stream { entries.append(ReplyValue.Entry("stream", .string(stream))) }
+        entries.append(ReplyValue.Entry(kind == .stream ? "fields" : "features", .array(members.map { .string($0) })))
+        return .map(entries)
+    }
+}
+
+extension RESPWriter {
+    /// A map of feature to value.
+    mutating func writeMap(_ names: [String], _ values: [FeatureValue]) {
+        let count = min(names.count, values.count)
+        map(count: count)
+        for index in 0..<count {
+            bulk(names[index])
+            write(featureValue: values[index])
+        }
+    }
+
+    /// A row with its META, in the shape that `FEATURES.GET` documents.
+    mutating func write(_ row: FeatureRow, _ meta: RowMeta) {
+        map(count: 5)
+        bulk("features")
+        writeMap(row.names, row.values)
+        bulk("meta")
+        map(count: row.names.count)
+        for (index, name) in row.names.enumerated() {
+            bulk(name)
+            map(count: 4)
+            bulk("event_time")
+            if let time = meta.eventTimes.element(index) { bulk(TimeText.format(time)) } else { null() }
+            bulk("freshness_ms")
+            if let freshness = meta.freshnessMicroseconds.element(index) {
+                write(featureValue: .int(freshness / 1_000))
+            } else {
+                null()
+            }
+            bulk("status")
+            bulk(index < row.statuses.count ? row.statuses[index].rawValue : ValueStatus.notFound.rawValue)
+            bulk("fingerprint")
+            bulk(index < meta.fingerprints.count ? meta.fingerprints[index] : "")
+        }
+        bulk("as_of")
+        bulk(TimeText.format(meta.asOf))
+        bulk("session_events_ignored")
+        write(featureValue: .int(Int64(meta.sessionEventsIgnored)))
+        bulk("positions")
+        map(count: meta.positions.count)
+        for position in meta.positions {
+            bulk(position.source)
+            bulk(position.position)
+        }
+    }
+}
+
+extension Array {
+    fileprivate func element<Wrapped>(_ index: Int) -> Wrapped? where Element == Wrapped? {
+        index < count ? self[index] : nil
+    }
+}

@@ -1,0 +1,118 @@
+import Logging
+import NIOCore
+import NIOPosix
+
+/// Why a server does not start.
+package struct ServerError: Error, Hashable, CustomStringConvertible {
+    package let description: String
+
+    package init(_ description: String) {
+        self.description = description
+    }
+}
+
+/// Serves a backend over TCP in Redis's protocol, on several event loops.
+package final class RESPServer: Sendable {
+    package struct Configuration: Sendable {
+        package var host = "127.0.0.1"
+        /// 0: any free port; `RESPServer.port` tells which.
+        package var port = 6_400
+        /// Event loops, each a thread. The backend sees them as executors 0 to `threadCount` − 1.
+        package var threadCount = 2
+        package var connectionCountMax = 10_000
+        /// nil: no client needs one.
+        package var password: String?
+        package var limits = RESPLimits()
+        /// Shown by `HELLO` and `INFO`.
+        package var version = "0.1.0"
+
+        package init() {}
+    }
+
+    private let group: MultiThreadedEventLoopGroup
+    private let listener: any Channel
+    private let context: ServerContext
+    private let connections: Connections
+
+    /// The port that is listened on.
+    package let port: Int
+
+    private init(
+        group: MultiThreadedEventLoopGroup, listener: any Channel, context: ServerContext, connections: Connections, port: Int
+    ) {
+        self.group = group
+        self.listener = listener
+        self.context = context
+        self.connections = connections
+        self.port = port
+    }
+
+    /// Binds and starts to accept connections.
+    package static func start(
+        _ configuration: Configuration, backend: any FeatureBackend, logger: Logger
+    ) async throws(ServerError) -> RESPServer {
+        guard configuration.threadCount > 0 else { throw ServerError("the server needs at least one thread") }
+        guard (0...65_535).contains(configuration.port) else {
+            throw ServerError("there is no port \(configuration.port); ports are 1 to 65535, and 0 for any free one")
+        }
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: configuration.threadCount)
+        var executors: [ObjectIdentifier: Int] = [:]
+        for (number, eventLoop) in group.makeIterator().enumerated() { executors[ObjectIdentifier(eventLoop)] = number }
+        let numbers = executors
+        let context = ServerContext(backend: backend, configuration: configuration, logger: logger)
+        let connections = Connections()
+        let bootstrap = ServerBootstrap(group: group)
+            .serverChannelOption(.backlog, value: 511)
+            .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            .childChannelOption(.socketOption(.so_keepalive), value: 1)
+            .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
+            .childChannelOption(.allowRemoteHalfClosure, value: true)
+            .childChannelOption(.writeBufferWaterMark, value: .init(low: 256 << 10, high: 1 << 20))
+            .childChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    let executor = numbers[ObjectIdentifier(channel.eventLoop)] ?? 0
+                    try channel.pipeline.syncOperations.addHandler(
+                        RESPConnectionHandler(server: context, executor: executor))
+                    connections.add(channel)
+                }
+            }
+        do {
+            let listener = try await bootstrap.bind(host: configuration.host, port: configuration.port).get()
+            let port = listener.localAddress?.port ?? configuration.port
+            context.port.store(port, ordering: .relaxed)
+            return RESPServer(group: group, listener: listener, context: context, connections: connections, port: port)
+        } catch {
+            try? await group.shutdownGracefully()
+            throw ServerError(bindFailure(configuration.host, configuration.port, error))
+        }
+    }
+
+    /// Stops accepting, answers what has arrived, closes all connections. Connections that are not done after `limit` are cut.
+    package func stop(limit: Duration = .seconds(10)) async {
+        context.isStopping.store(true, ordering: .relaxed)
+        try? await listener.close().get()
+        for channel in connections.open { channel.pipeline.fireUserInboundEventTriggered(StopRequested()) }
+        let deadline = ContinuousClock.now + limit
+        while !connections.open.isEmpty, ContinuousClock.now < deadline {
+            try? await Task.sleep(for: .milliseconds(5))
+        }
+        for channel in connections.open { channel.close(promise: nil) }
+        try? await group.shutdownGracefully()
+    }
+
+    /// How many connections are open.
+    package var connectionCount: Int { context.clientCount }
+}
+
+/// What to say where a port cannot be listened on.
+func bindFailure(_ host: String, _ port: Int, _ error: any Error) -> String {
+    let reason = (error as? IOError).map { String(describing: $0) } ?? String(describing: error)
+    let address = "cannot listen on \(host):\(port): "
+    guard let code = (error as? IOError)?.errnoCode else { return address + reason }
+    switch code {
+    case 98, 48: return address + "the port is in use by another process; choose another port"
+    case 13: return address + "not permitted; ports below 1024 need privileges, choose another port"
+    case 99, 49: return address + "this machine has no such address; use 127.0.0.1, or 0.0.0.0 for all of its addresses"
+    default: return address + reason
+    }
+}

@@ -1,0 +1,121 @@
+import CRdKafka
+import WeirAlgebra
+
+/// Where to begin with a partition that was never read.
+package enum KafkaStart: Sendable, Hashable {
+    case earliest, latest
+    /// At the first message whose timestamp is not before this.
+    case time(EventTime)
+}
+
+/// Reads partitions from offsets that the caller keeps; the consumer group's id only reports lag.
+package final class KafkaConsumer: KafkaClient, @unchecked Sendable {
+    /// Something that polling gave.
+    package enum Event {
+        /// `value` is valid during the call only; nil for a tombstone.
+        case message(topic: String, partition: Int32, offset: Int64, value: UnsafeRawBufferPointer?)
+        /// The end of a partition, for now: everything before this offset was given.
+        case end(topic: String, partition: Int32, offset: Int64)
+        /// The offset asked for is no longer (or not yet) on the broker.
+        case offsetOutOfRange(topic: String, partition: Int32, offset: Int64)
+        /// The client goes on by itself.
+        case problem(String)
+    }
+
+    private let queue: OpaquePointer
+    private var messages = [UnsafeMutablePointer<rd_kafka_message_t>?](repeating: nil, count: 4_096)
+    private var topicNames: [OpaquePointer: String] = [:]
+
+    package init(brokers: String, groupID: String, options: [(String, String)]) throws(KafkaError) {
+        let defaults = [
+            ("bootstrap.servers", brokers), ("group.id", groupID), ("enable.auto.commit", "false"), ("enable.auto.offset.store", "false"),
+            ("auto.offset.reset", "error"), ("isolation.level", "read_committed"), ("enable.partition.eof", "true"),
+            ("receive.message.max.bytes", "1000000000"), ("fetch.wait.max.ms", "10"), ("queued.max.messages.kbytes", "65536"),
+        ]
+        var queue: OpaquePointer?
+        let handle = try KafkaClient(RD_KAFKA_CONSUMER, defaults: defaults, options: options).handle
+        rd_kafka_poll_set_consumer(handle)
+        queue = rd_kafka_queue_get_consumer(handle)
+        guard let queue else { throw KafkaError("librdkafka gives no queue") }
+        self.queue = queue
+        super.init(adopting: handle)
+    }
+
+    /// Adds a partition, from an offset on.
+    package func add(topic: String, partition: Int32, offset: Int64) throws {
+        let list = rd_kafka_topic_partition_list_new(1)
+        defer { rd_kafka_topic_partition_list_destroy(list) }
+        rd_kafka_topic_partition_list_add(list, topic, partition).pointee.offset = offset
+        if let error = rd_kafka_incremental_assign(handle, list) {
+            defer { rd_kafka_error_destroy(error) }
+            throw KafkaError("reading \(topic)/\(partition) from \(offset): \(String(cString: rd_kafka_error_string(error)))")
+        }
+    }
+
+    /// The offset that a start means for a partition, as a number, so that it can be stored.
+    package func offset(of start: KafkaStart, topic: String, partition: Int32) throws -> Int64 {
+        var low: Int64 = 0
+        var high: Int64 = 0
+        let code = rd_kafka_query_watermark_offsets(handle, topic, partition, &low, &high, 10_000)
+        guard code == RD_KAFKA_RESP_ERR_NO_ERROR else { throw KafkaError("asking for the offsets of \(topic)/\(partition)", code) }
+        switch start {
+        case .earliest: return low
+        case .latest: return high
+        case .time(let time):
+            let list = rd_kafka_topic_partition_list_new(1)!
+            defer { rd_kafka_topic_partition_list_destroy(list) }
+            // Milliseconds, rounded up: a message of the same millisecond may be earlier.
+            rd_kafka_topic_partition_list_add(list, topic, partition).pointee.offset = time.floored(to: 1_000).microseconds / 1_000
+            let code = rd_kafka_offsets_for_times(handle, list, 10_000)
+            guard code == RD_KAFKA_RESP_ERR_NO_ERROR else { throw KafkaError("asking for the offset of a time in \(topic)/\(partition)", code) }
+            let found = list.pointee.elems[0].offset
+            return found >= 0 ? found : high
+        }
+    }
+
+    /// Waits for up to `timeoutMilliseconds`, then hands over what has come.
+    package func poll(timeoutMilliseconds: Int32, _ body: (Event) throws -> Void) throws {
+        let count = rd_kafka_consume_batch_queue(queue, timeoutMilliseconds, &messages, messages.count)
+        guard count > 0 else { return }
+        defer { for index in 0..<count { rd_kafka_message_destroy(messages[index]) } }
+        for index in 0..<count {
+            guard let message = messages[index]?.pointee else { continue }
+            let topic = message.rkt.map(name) ?? ""
+            switch message.err {
+            case RD_KAFKA_RESP_ERR_NO_ERROR:
+                let value = message.payload.map { UnsafeRawBufferPointer(start: $0, count: message.len) }
+                try body(.message(topic: topic, partition: message.partition, offset: message.offset, value: value))
+            case RD_KAFKA_RESP_ERR__PARTITION_EOF:
+                try body(.end(topic: topic, partition: message.partition, offset: message.offset))
+            case RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET, RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE:
+                try body(.offsetOutOfRange(topic: topic, partition: message.partition, offset: message.offset))
+            default:
+                let text = rd_kafka_message_errstr(messages[index]).map { String(cString: $0) } ?? ""
+                try body(.problem("\(topic.isEmpty ? "Kafka" : topic): \(text)"))
+            }
+        }
+    }
+
+    private func name(_ topic: OpaquePointer) -> String {
+        if let name = topicNames[topic] { return name }
+        let name = String(cString: rd_kafka_topic_name(topic))
+        topicNames[topic] = name
+        return name
+    }
+
+    /// Reports positions under the group's id, for tools that show lag. Failures do not matter.
+    package func report(_ positions: [(topic: String, partition: Int32, offset: Int64)]) {
+        let list = rd_kafka_topic_partition_list_new(Int32(positions.count))
+        defer { rd_kafka_topic_partition_list_destroy(list) }
+        for position in positions {
+            rd_kafka_topic_partition_list_add(list, position.topic, position.partition).pointee.offset = position.offset
+        }
+        rd_kafka_commit(handle, list, 1)
+    }
+
+    package func close() {
+        rd_kafka_queue_destroy(queue)
+        rd_kafka_consumer_close(handle)
+        rd_kafka_destroy(handle)
+    }
+}
