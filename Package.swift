@@ -80,5 +80,18 @@ let package = Package(
 
         .target(name: "ExampleFeatures", dependencies: ["Weir"], path: "features", exclude: ["README.md"], swiftSettings: strict),
         .executableTarget(name: "Shop", dependencies: ["Weir", "ExampleFeatures"], swiftSettings: strict),
+
+        tests("WeirAlgebraTests", ["WeirAlgebra", "WeirTesting"]),
+        tests("WeirRecordsTests", ["WeirRecords"]),
+        tests("WeirDefinitionsTests", ["Weir", "WeirDefinitions", "WeirTesting"]),
+        tests("WeirEngineTests", ["WeirEngine", "WeirDefinitions", "WeirTesting", "WeirOnlineStore", "ExampleFeatures"]),
+        tests("WeirHistoryTests", ["WeirHistory", "WeirDefinitions", "Migrations", "ExampleFeatures"]),
+        tests("WeirSourcesTests", ["WeirSources"]),
+        tests(
+            "WeirServerTests",
+            [
+                "WeirServer", .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "Logging", package: "swift-log"),
+            ]),
     ]
 )

@@ -46,7 +46,8 @@ private func items(_ text: String, max: Int = 64 << 10) throws -> [Item] {
 
     @Test func quoting() throws {
         let text =
-            header + "1,\"a,b\",1,\"say \"\"hi\"\"\",,\n2,\"two\nlines\",1,\"\"\"\",,\n3,\"crlf\r\n\",1,\"\",,\r\n\n\r\n4,,1,é,,\n5,\"\",1,\"x\""
+            header
+            + "1,\"a,b\",1,\"say \"\"hi\"\"\",,\n2,\"two\nlines\",1,\"\"\"\",,\n3,\"crlf\r\n\",1,\"\",,\r\n\n\r\n4,,1,é,,\n5,\"\",1,\"x\""
             + ",\"2017-01-01T00:00:00Z\",false"
         let read = try items(text)
         #expect(read.map(\.name) == ["a,b", "two\nlines", "crlf\r\n", "", ""])
@@ -55,9 +56,12 @@ private func items(_ text: String, max: Int = 64 << 10) throws -> [Item] {
     }
 
     @Test(arguments: [
-        ("1,a,1,,", "5 fields, where the header has 6"), ("1,a,1,,,,", "7 fields, where the header has 6"), (",a,1,,,", "'id': it is empty"),
-        ("1,a,,,,", "'price': it is empty"), ("x,a,1,,,", "'id': 'x' is no integer"), ("1.0,a,1,,,", "'id': '1.0' is no integer"),
-        (" 1,a,1,,,", "'id': ' 1' is no integer"), ("9223372036854775808,a,1,,,", "'id': 9223372036854775808 does not fit 64 bits"),
+        ("1,a,1,,", "5 fields, where the header has 6"), ("1,a,1,,,,", "7 fields, where the header has 6"),
+        (",a,1,,,", "'id': it is empty"),
+        ("1,a,,,,", "'price': it is empty"), ("x,a,1,,,", "'id': 'x' is no integer"),
+        ("1.0,a,1,,,", "'id': '1.0' is no integer"),
+        (" 1,a,1,,,", "'id': ' 1' is no integer"),
+        ("9223372036854775808,a,1,,,", "'id': 9223372036854775808 does not fit 64 bits"),
         ("1,a,NaN,,,", "'price': 'NaN' is no number"), ("1,a,inf,,,", "'price': 'inf' is no number"),
         ("1,a,-Infinity,,,", "'price': '-Infinity' is no number"), ("1,a,0x1p3,,,", "'price': '0x1p3' is no number"),
         ("1,a,1e999,,,", "'price': 1e999 is beyond Double's range"), ("1,a,1 ,,,", "'price': '1 ' is no number"),
@@ -79,8 +83,12 @@ private func items(_ text: String, max: Int = 64 << 10) throws -> [Item] {
     @Test func aQuoteThatNeverClosesCostsItsFirstLineAlone() throws {
         let batch = try read(header + "1,\"open,1,,,\n2,b,2,,,\n3,c,3,,,\n4,\"also open\n5,e,5,,,")
         #expect(batch.rows.count == 3)
-        #expect(batch.malformed.map { String(decoding: batch.bytes[$0.raw], as: UTF8.self) } == ["1,\"open,1,,,", "4,\"also open"])
-        #expect(batch.malformed.allSatisfy { $0.reason.contains("does not close") || $0.reason.contains("text follows") })
+        #expect(
+            batch.malformed.map { String(decoding: batch.bytes[$0.raw], as: UTF8.self) } == [
+                "1,\"open,1,,,", "4,\"also open",
+            ])
+        #expect(
+            batch.malformed.allSatisfy { $0.reason.contains("does not close") || $0.reason.contains("text follows") })
     }
 
     @Test func badUTF8IsMalformedWhereItIsRead() throws {
@@ -98,7 +106,8 @@ private func items(_ text: String, max: Int = 64 << 10) throws -> [Item] {
     }
 
     static let file = Array(
-        ("\u{FEFF}" + header + "1,\"a,\"\"b\"\"\",1,\"x\r\ny\",,\r\n\r\n2,,2.5,é,2017-01-01T00:00:00Z,true\n3,\"a\"b,1,,,\n4,c\"d,1,,,\n"
+        ("\u{FEFF}" + header
+            + "1,\"a,\"\"b\"\"\",1,\"x\r\ny\",,\r\n\r\n2,,2.5,é,2017-01-01T00:00:00Z,true\n3,\"a\"b,1,,,\n4,c\"d,1,,,\n"
             + "5,e,1,,\n6,\"\n\n\",1,,,\n7,g,1,\"\"\"\",,\n8,\"open,1,,,\n9,i,9,,,").utf8)
 
     @Test(arguments: 1...50) func theSameInPiecesOfAnySize(size: Int) throws {
@@ -124,7 +133,9 @@ private func items(_ text: String, max: Int = 64 << 10) throws -> [Item] {
             let bytes = Array("id,name,price\n".utf8) + body
             let whole = outcome(try readCSV(bytes, schema))
             let pieces = (0..<5).map { _ in Int.random(in: 1...9, using: &random) }
-            #expect(outcome(try readCSV(bytes, schema, pieces: pieces)) == whole, "\(String(decoding: body, as: UTF8.self).debugDescription)")
+            #expect(
+                outcome(try readCSV(bytes, schema, pieces: pieces)) == whole,
+                "\(String(decoding: body, as: UTF8.self).debugDescription)")
         }
     }
 
@@ -134,7 +145,8 @@ private func items(_ text: String, max: Int = 64 << 10) throws -> [Item] {
         #expect(table.rows.map(\.fields) == [["1", "x\ny"], ["q\"", ""]])
         #expect(table.rows.map(\.line) == [2, 5])
         for (text, reason) in [
-            ("", "empty"), ("a,b\n1\n", "line 2: 1 fields"), ("a\n1\n\"x", "line 3: "), ("a\n\"x\"y\n", "line 2: text follows"),
+            ("", "empty"), ("a,b\n1\n", "line 2: 1 fields"), ("a\n1\n\"x", "line 3: "),
+            ("a\n\"x\"y\n", "line 2: text follows"),
         ] {
             #expect {
                 try CSVTable(Array(text.utf8))

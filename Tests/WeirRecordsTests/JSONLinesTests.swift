@@ -36,13 +36,16 @@ private let schema = try! RecordSchema.probe(Item.self, name: "items", timestamp
     @Test(arguments: 1...40) func theSameInPiecesOfAnySize(size: Int) {
         let whole = outcome(readLines(Self.file, schema, recordBytesMax: 64))
         #expect(outcome(readLines(Self.file, schema, pieces: [size], recordBytesMax: 64)) == whole)
-        #expect(outcome(readLines(Self.file, schema, pieces: [size, 1, 7], recordBytesMax: 64, recordsMax: 1)) == whole)
+        #expect(
+            outcome(readLines(Self.file, schema, pieces: [size, 1, 7], recordBytesMax: 64, recordsMax: 1)) == whole)
     }
 
     @Test func everyCutInTwo() {
         let whole = outcome(readLines(Self.file, schema, recordBytesMax: 64))
         for cut in 1..<Self.file.count {
-            #expect(outcome(readLines(Self.file, schema, pieces: [cut, Self.file.count], recordBytesMax: 64)) == whole, "cut at \(cut)")
+            #expect(
+                outcome(readLines(Self.file, schema, pieces: [cut, Self.file.count], recordBytesMax: 64)) == whole,
+                "cut at \(cut)")
         }
     }
 
@@ -50,9 +53,19 @@ private let schema = try! RecordSchema.probe(Item.self, name: "items", timestamp
         var batch = RecordBatch(schema: schema)
         var reader = JSONLinesReader(schema: schema)
         let bytes = Array("{\"id\":1,\"name\":\"a\"}\n{\"id\":2,\"name\":\"b\"}\n".utf8)
-        let done = bytes.withUnsafeBytes { reader.parse($0, isLast: true, baseOffset: 100, into: &batch, recordsMax: 1) }
+        let done = bytes.withUnsafeBytes {
+            reader.parse($0, isLast: true, baseOffset: 100, into: &batch, recordsMax: 1)
+        }
         #expect(done == bytes.count / 2)
         #expect(batch.rows.map(\.offset) == [100])
+    }
+
+    /// The carriage return may be the last byte of a chunk, behind a line of just the limit.
+    @Test func aCarriageReturnInsideOfALineAtTheLimit() {
+        let bytes = Array("\(String(repeating: "y", count: 64))\rmore\n{\"id\":2,\"name\":\"b\"}\n".utf8)
+        let whole = outcome(readLines(bytes, schema, recordBytesMax: 64))
+        #expect(whole.count == 2)
+        #expect(outcome(readLines(bytes, schema, pieces: [65, bytes.count], recordBytesMax: 64)) == whole)
     }
 
     @Test func anEmptyFileHasNoRecords() {

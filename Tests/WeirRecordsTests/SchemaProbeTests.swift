@@ -2,10 +2,19 @@ import Testing
 import WeirAlgebra
 import WeirRecords
 
-private enum Department: String, Codable, CaseIterable { case grocery = "GROCERY", wine = "WINE" }
-private enum Level: Int, Codable, CaseIterable { case low = 3, high = 7 }
+private enum Department: String, Codable, CaseIterable {
+    case grocery = "GROCERY"
+    case wine = "WINE"
+}
+private enum Level: Int, Codable, CaseIterable {
+    case low = 3
+    case high = 7
+}
 private enum Closed: String, Codable { case only = "ONLY" }
-private struct Address: Codable { var street: String, houseNumber: Int }
+private struct Address: Codable {
+    var street: String
+    var houseNumber: Int
+}
 private struct CustomerID: Codable {
     var value: String
     init(from decoder: any Decoder) throws { value = try decoder.singleValueContainer().decode(String.self) }
@@ -13,11 +22,31 @@ private struct CustomerID: Codable {
 
 private struct Everything: Codable {
     var id: String
-    var count: Int, small: Int8, medium: Int16, wide: Int32, long: Int64, byte: UInt8, port: UInt16, word: UInt32
-    var price: Double, weight: Float, isMember: Bool, eventTime: EventTime
-    var department: Department, level: Level, customer: CustomerID
-    var tags: [String], address: Address, labels: [String: Int]
-    var note: String?, score: Double?, rank: Int?, isNew: Bool?, seenAt: EventTime?, kind: Department?, extras: [Int]?
+    var count: Int
+    var small: Int8
+    var medium: Int16
+    var wide: Int32
+    var long: Int64
+    var byte: UInt8
+    var port: UInt16
+    var word: UInt32
+    var price: Double
+    var weight: Float
+    var isMember: Bool
+    var eventTime: EventTime
+    var department: Department
+    var level: Level
+    var customer: CustomerID
+    var tags: [String]
+    var address: Address
+    var labels: [String: Int]
+    var note: String?
+    var score: Double?
+    var rank: Int?
+    var isNew: Bool?
+    var seenAt: EventTime?
+    var kind: Department?
+    var extras: [Int]?
 }
 
 private func failure<T: Decodable>(_ type: T.Type) -> String {
@@ -37,9 +66,11 @@ private func failure<T: Decodable>(_ type: T.Type) -> String {
         let shape = schema.fields.map { "\($0.name):\($0.type)\($0.isOptional ? "?" : "")" }
         #expect(
             shape == [
-                "id:text", "count:int64", "small:int64", "medium:int64", "wide:int64", "long:int64", "byte:int64", "port:int64",
+                "id:text", "count:int64", "small:int64", "medium:int64", "wide:int64", "long:int64", "byte:int64",
+                "port:int64",
                 "word:int64", "price:float64", "weight:float64", "is_member:bool", "event_time:time", "department:text",
-                "level:int64", "customer:text", "tags:json", "address:json", "labels:json", "note:text?", "score:float64?",
+                "level:int64", "customer:text", "tags:json", "address:json", "labels:json", "note:text?",
+                "score:float64?",
                 "rank:int64?", "is_new:bool?", "seen_at:time?", "kind:text?", "extras:json?",
             ])
     }
@@ -79,7 +110,15 @@ private func failure<T: Decodable>(_ type: T.Type) -> String {
         struct Unsigned: Codable { var totalCount: UInt64 }
         struct UnsignedOptional: Codable { var totalCount: UInt? }
         struct NotIterable: Codable { var state: Closed }
-        struct Clash: Codable { var userID: Int, userId: String }
+        struct Clash: Codable {
+            var userID: Int
+            var userId: String
+        }
+        struct ClashOfOneType: Codable {
+            var userID: Int
+            var userId: Int
+        }
+        #expect(failure(ClashOfOneType.self).contains("'user_id'"))
         struct Throwing: Decodable {
             struct Oops: Error, CustomStringConvertible { let description = "never good enough" }
             init(from decoder: any Decoder) throws { throw Oops() }

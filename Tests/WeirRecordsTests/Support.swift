@@ -53,7 +53,8 @@ struct Purchase: Codable, Equatable {
     static func sample(_ number: Int) -> Purchase {
         Purchase(
             id: "p\(number)", household: number % 2_500, basket: 31_198_570_044 + number, store: number % 300,
-            product: 1_095_275 + number, department: "GROCERY", category: "FACIAL TISS/DNR NAPKIN", quantity: 1 + number % 3,
+            product: 1_095_275 + number, department: "GROCERY", category: "FACIAL TISS/DNR NAPKIN",
+            quantity: 1 + number % 3,
             price: Double(number % 2_000) / 100, retailDiscount: 0.1, couponDiscount: 0,
             eventTime: EventTime(microseconds: 1_483_271_606_000_000 + Int64(number) * 1_000_000))
     }

@@ -9,7 +9,8 @@ import WeirRecords
         ("spend30min", "spend_30min"), ("delay5ms", "delay_5ms"), ("delay5us", "delay_5us"), ("spend2w", "spend_2w"),
         ("spend3mo", "spend_3mo"), ("spend1y", "spend_1y"), ("spend10s", "spend_10s"), ("spend5m", "spend_5m"),
         // No unit, or letters that only begin like one: no word of their own.
-        ("top3", "top3"), ("md5sum", "md5sum"), ("utf8", "utf8"), ("vitaminB12", "vitamin_b12"), ("p90Price", "p90_price"),
+        ("top3", "top3"), ("md5sum", "md5sum"), ("utf8", "utf8"), ("vitaminB12", "vitamin_b12"),
+        ("p90Price", "p90_price"),
         ("CheckoutOffer", "checkout_offer"), ("id", "id"), ("ID", "id"), ("x", "x"), ("", ""), ("28d", "28d"),
         ("event_time", "event_time"), ("avg_price_28d", "avg_price_28d"), ("_private", "_private"), ("größe", "größe"),
     ])
@@ -21,7 +22,10 @@ import WeirRecords
         let words = ["Avg", "Price", "HTTP", "Daily", "X", "P90", "Größe", "Mo"]
         for _ in 0..<20_000 {
             let name = (0..<Int.random(in: 1...4, using: &random)).map { _ in
-                let amount = random.chance(2) ? "\(Int.random(in: 0...99, using: &random))\(["d", "h", "min", "mo", "us"].randomElement(using: &random)!)" : ""
+                let amount =
+                    random.chance(2)
+                    ? "\(Int.random(in: 0...99, using: &random))\(["d", "h", "min", "mo", "us"].randomElement(using: &random)!)"
+                    : ""
                 return words.randomElement(using: &random)! + amount
             }.joined()
             let wire = wireName(name)

@@ -17,7 +17,7 @@ private func written(_ version: RESPVersion, _ body: (inout RESPWriter) -> Void)
         (.int(.max), "$19\r\n9223372036854775807\r\n", ":9223372036854775807\r\n"),
         (.double(0.1), "$3\r\n0.1\r\n", ",0.1\r\n"), (.double(100), "$5\r\n100.0\r\n", ",100.0\r\n"),
         (.double(1e-05), "$5\r\n1e-05\r\n", ",1e-05\r\n"), (.double(1e16), "$5\r\n1e+16\r\n", ",1e+16\r\n"),
-        (.double(-0.0), "$4\r\n-0.0\r\n", ",-0.0\r\n"), (.double(5e-324), "$6\r\n5e-324\r\n", ",5e-324\r\n"),
+        (.double(-0.0), "$4\r\n-0.0\r\n", ",-0.0\r\n"), (.double(.leastNonzeroMagnitude), "$6\r\n5e-324\r\n", ",5e-324\r\n"),
         (.bool(true), "$4\r\ntrue\r\n", "#t\r\n"), (.bool(false), "$5\r\nfalse\r\n", "#f\r\n"),
         (.string(""), "$0\r\n\r\n", "$0\r\n\r\n"), (.string("é\r\n"), "$4\r\né\r\n\r\n", "$4\r\né\r\n\r\n"),
         (.list([]), "$2\r\n[]\r\n", "*0\r\n"),

@@ -147,7 +147,8 @@ func withServer(
 struct SocketError: Error { let what: String }
 
 /// A blocking client socket; gives up after ten seconds.
-final class TestClient {
+// The file descriptor is set once; tests share a client between threads only to write on one and read on the other.
+final class TestClient: @unchecked Sendable {
     private let descriptor: Int32
     private var buffer: [UInt8] = []
 
@@ -175,7 +176,7 @@ final class TestClient {
     func send(_ bytes: [UInt8]) -> Int {
         var sent = 0
         while sent < bytes.count {
-            let count = bytes[sent...].withUnsafeBytes { Glibc.send(descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL.rawValue)) }
+            let count = bytes[sent...].withUnsafeBytes { Glibc.send(descriptor, $0.baseAddress, $0.count, messageNoSignal) }
             if count <= 0 { break }
             sent += count
         }
@@ -239,3 +240,6 @@ final class TestClient {
         }
     }
 }
+
+/// Linux's MSG_NOSIGNAL: an enumeration or an integer, depending on what else is imported.
+private let messageNoSignal: Int32 = 0x4000

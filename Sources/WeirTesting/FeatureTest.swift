@@ -1,0 +1,149 @@
+import Foundation
+import WeirAlgebra
+import WeirDefinitions
+import WeirEngine
+import WeirRecords
+
+/// Runs a catalog in memory: events in, values at a time out. No disk, no network; the engine is the one of production.
+///
+/// ```swift
+/// let test = try FeatureTest { HouseholdSpend.self; CheckoutOffer.self }
+/// try test.add([Purchase(id: "1", household: 7, price: 2.5, eventTime: noon)])
+/// #expect(try test.value(of: "spend_1h", in: "household_spend", key: "7", at: noon.advanced(by: 1)) == .double(2.5))
+/// ```
+public final class FeatureTest {
+    private let catalog: CatalogPlan
+    private let engine: ShardEngine
+    private let store = MemoryStore()
+    private var seen: Set<[UInt8]> = []
+    private var sequence: Int64 = 0
+
+    /// - Throws: `DefinitionError` for definitions that cannot work.
+    public init(@CatalogBuilder _ catalog: () -> Catalog) throws {
+        self.catalog = try CatalogPlan(catalog())
+        engine = ShardEngine(views: self.catalog.views.map { ViewRuntime($0) })
+    }
+
+    /// Adds events in any order. Further copies of an event count once.
+    public func add<E: Event>(_ events: [E]) throws {
+        let encoder = JSONEncoder()
+        encoder.keyEncodingStrategy = .custom { path in WireKey(wireName(path[path.count - 1].stringValue)) }
+        try add(E.stream, json: events.map { Array(try encoder.encode($0)) })
+    }
+
+    /// Adds events as JSON objects.
+    public func add(_ streamName: String, json events: [[UInt8]]) throws {
+        var batch = try decode(streamName, events)
+        let stream = catalog.stream(named: streamName)!
+        var rows: [Int] = []
+        for row in 0..<batch.count where !stream.hasIDs || seen.insert(identity(batch, row)).inserted { rows.append(row) }
+        if !stream.hasIDs {
+            batch.assignSequenceIDs(rows: rows, sequences: rows.indices.map { sequence + Int64($0) + 1 })
+            sequence += Int64(rows.count)
+        }
+        let slice = Sharding.slices(of: batch, rows: rows, shards: 1)[0]
+        let numbers = stream.views.map { view in catalog.views.firstIndex { $0 === view }! }
+        try engine.apply(slice, of: batch, viewNumbers: numbers, to: store)
+    }
+
+    private func identity(_ batch: PreparedBatch, _ row: Int) -> [UInt8] {
+        var writer = ByteWriter()
+        writer.writeString(batch.records.schema.name)
+        writer.write(batch.times[row])
+        writer.write(batch.keyHashes[row])
+        batch.ids.withText(row) { writer.writeBytes($0) }
+        return writer.bytes
+    }
+
+    private func decode(_ streamName: String, _ events: [[UInt8]]) throws -> PreparedBatch {
+        guard let stream = catalog.stream(named: streamName) else { throw TestFailure("unknown stream '\(streamName)'") }
+        var parser = JSONRecordParser(schema: stream.schema)
+        var records = RecordBatch(schema: stream.schema)
+        for event in events { parser.append(event, to: &records, offset: 0) }
+        let batch = stream.prepare(records)
+        if let malformed = batch.records.malformed.first { throw TestFailure("event of \(streamName): \(malformed.reason)") }
+        return batch
+    }
+
+    /// All features of a view for one entity at a time, by name, in the order of their definition.
+    ///
+    /// - Parameter key: as in `HMGET view:key`.
+    public func values(of view: String, key: String, at time: EventTime) throws -> [(name: String, value: FeatureValue)] {
+        guard let number = catalog.views.firstIndex(where: { $0.name == view }) else { throw TestFailure("unknown view '\(view)'") }
+        let plan = catalog.views[number]
+        guard let key = plan.canonicalKey(key) else { throw TestFailure("'\(key)' is no key of \(plan.entity)") }
+        let results = try evaluate(number, key: key, AsOf(time), session: nil)
+        return zip(plan.features, results).map { ($0.name, $1.value) }
+    }
+
+    /// One feature of a view.
+    public func value(of feature: String, in view: String, key: String, at time: EventTime) throws -> FeatureValue {
+        guard let found = try values(of: view, key: key, at: time).first(where: { $0.name == feature }) else {
+            throw TestFailure("unknown feature '\(feature)' of \(view)")
+        }
+        return found.value
+    }
+
+    /// What a service answers to a request, given as JSON, perhaps with events of the running session.
+    public func answer<E: Event>(
+        _ service: String, _ request: String, at time: EventTime, session: [E]
+    ) throws -> [(name: String, value: FeatureValue)] {
+        let encoder = JSONEncoder()
+        encoder.keyEncodingStrategy = .custom { path in WireKey(wireName(path[path.count - 1].stringValue)) }
+        return try answer(service, request, at: time, sessionStream: E.stream, sessionJSON: session.map { Array(try encoder.encode($0)) })
+    }
+
+    /// What a service answers to a request, given as JSON.
+    public func answer(_ service: String, _ request: String, at time: EventTime) throws -> [(name: String, value: FeatureValue)] {
+        try answer(service, request, at: time, sessionStream: nil, sessionJSON: [])
+    }
+
+    private func answer(
+        _ service: String, _ request: String, at time: EventTime, sessionStream: String?, sessionJSON: [[UInt8]]
+    ) throws -> [(name: String, value: FeatureValue)] {
+        guard let plan = catalog.service(named: service) else { throw TestFailure("unknown service '\(service)'") }
+        var parser = JSONRecordParser(schema: plan.requestSchema, unknownFields: .rejected)
+        var records = RecordBatch(schema: plan.requestSchema)
+        parser.append(Array(request.utf8), to: &records, offset: 0)
+        if let malformed = records.malformed.first { throw TestFailure("request of \(service): \(malformed.reason)") }
+        let decoded = try plan.decode(records, 0)
+        let batch = try sessionStream.map { try decode($0, sessionJSON) }
+        let joined = try plan.joins.map { join in
+            let number = catalog.views.firstIndex { $0 === join.view }!
+            guard let key = join.key(decoded) else { return try engine.views[number].emptyEvaluation(asOf: AsOf(time)).results }
+            var session: EventRows?
+            if let batch, batch.records.schema.name == join.view.stream {
+                let viewIndex = catalog.stream(named: join.view.stream)!.viewIndex(join.view.name)!
+                var rows = EventRows(columns: join.view.columns)
+                for row in 0..<batch.count
+                where !batch.views[viewIndex].keys.isNull(row)
+                    && batch.views[viewIndex].keys.withText(row, { $0.elementsEqual(key.utf8) })
+                {
+                    rows.append(batch, view: viewIndex, row: row)
+                }
+                session = rows.sorted()
+            }
+            return try evaluate(number, key: key, AsOf(time), session: session)
+        }
+        return zip(plan.outputs, plan.finish(decoded, joined)).map { ($0.name, $1.value) }
+    }
+
+    private func evaluate(_ view: Int, key: String, _ asOf: AsOf, session: EventRows?) throws -> [FeatureResult] {
+        // Nothing expires in memory, so that there is always an answer.
+        try engine.views[view].evaluate(nodes: store.nodes(view: view, key: key), asOf: asOf, session: session, keptFrom: .min)!.results
+    }
+}
+
+/// Why a feature test cannot go on.
+public struct TestFailure: Error, CustomStringConvertible {
+    public let description: String
+    init(_ description: String) { self.description = description }
+}
+
+private struct WireKey: CodingKey {
+    let stringValue: String
+    init(_ name: String) { stringValue = name }
+    init?(stringValue: String) { self.stringValue = stringValue }
+    var intValue: Int? { nil }
+    init?(intValue: Int) { nil }
+}

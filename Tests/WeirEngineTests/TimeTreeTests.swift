@@ -1,0 +1,215 @@
+import ExampleFeatures
+import Foundation
+import Testing
+import WeirAlgebra
+import WeirDefinitions
+import WeirEngine
+import WeirOnlineStore
+import WeirRecords
+import WeirTesting
+
+/// The time tree, in memory and in LMDB, against a scan of all rows: the same bits, however events arrive.
+@Suite struct TimeTreeTests {
+    static let hour: Int64 = 3_600_000_000
+
+    static func catalog() throws -> CatalogPlan {
+        struct Builder { @CatalogBuilder var catalog: Catalog { HouseholdSpend.self; BasketActivity.self; StoreTraffic.self; CheckoutOffer.self } }
+        return try CatalogPlan(Builder().catalog)
+    }
+
+    /// Events of one household: dense bursts, ties, long silences.
+    static func batch(_ stream: any StreamPlan, _ n: Int, _ random: inout SeededGenerator) -> PreparedBatch {
+        var parser = JSONRecordParser(schema: stream.schema)
+        var records = RecordBatch(schema: stream.schema)
+        var time: Int64 = 1_483_228_800_000_000
+        for number in 0..<n {
+            switch Int.random(in: 0..<10, using: &random) {
+            case 0: time += Int64.random(in: 0...20, using: &random) * 24 * hour
+            case 1, 2: time += 0
+            case 3: time += 1_800_000_000 + Int64.random(in: 0...1, using: &random)
+            default: time += Int64.random(in: 1...60_000_000, using: &random)
+            }
+            let department = ["GROCERY", "", "DELI", "MEAT"].randomElement(using: &random)!
+            let price = Double(Int.random(in: 0...2_000, using: &random)) / 100
+            let json = """
+                {"id":"p\(n - number)","household":1,"basket":\(number / 7),"store":3,"product":1,"department":"\(department)",\
+                "category":"","quantity":1,"price":\(price),"retail_discount":0,"coupon_discount":0,\
+                "event_time":"\(TimeText.format(EventTime(microseconds: time)))"}
+                """
+            parser.append(Array(json.utf8), to: &records, offset: Int64(number))
+        }
+        return stream.prepare(records)
+    }
+
+    @Test func treeEqualsScan() throws {
+        let seed = UInt64.random(in: 0 ..< 1 << 32)
+        print("seed \(seed)")
+        var random = SeededGenerator(seed: seed)
+        let catalog = try Self.catalog()
+        let view = ViewRuntime(catalog.views[0])
+        for count in [1, 100, 129, 700, 3_000] {
+            let batch = Self.batch(catalog.streams[0], count, &random)
+            #expect(batch.records.malformed.isEmpty)
+            var all = EventRows(columns: view.plan.columns)
+            for row in 0..<batch.count { all.append(batch, view: 0, row: row) }
+            let sorted = all.sorted()
+            let nodes = MemoryNodes()
+            let tree = TimeTree(view: view, nodes: nodes)
+            // Any order, any batches.
+            var order = Array(0..<count).shuffled(using: &random)
+            while !order.isEmpty {
+                var part = EventRows(columns: view.plan.columns)
+                for row in order.prefix(Int.random(in: 1...max(1, count / 4), using: &random)) { part.append(all, row: row) }
+                order.removeFirst(part.count)
+                try tree.insert(part.sorted())
+            }
+            for _ in 0..<60 {
+                let time = EventTime(microseconds: sorted.times.randomElement(using: &random)! + [0, 1, Self.hour, 28 * 24 * Self.hour].randomElement(using: &random)!)
+                let asOf = AsOf(time, isInclusive: Bool.random(using: &random))
+                let expected = try view.evaluate(rows: sorted, asOf: asOf, session: nil)
+                let got = try view.evaluate(nodes: nodes, asOf: asOf, session: nil, keptFrom: .min)
+                #expect(got?.results == expected.results, "seed \(seed), \(count) events, \(time)")
+                #expect(got?.latestEvent == expected.latestEvent, "seed \(seed)")
+            }
+        }
+    }
+
+    /// Where a session's event is in the store already it counts once, wherever the store keeps it.
+    @Test func sessionsAreMergedOnce() throws {
+        let seed = UInt64.random(in: 0 ..< 1 << 32)
+        print("seed \(seed)")
+        var random = SeededGenerator(seed: seed)
+        let catalog = try Self.catalog()
+        for (number, plan) in catalog.views.enumerated() where number < 2 {
+            let view = ViewRuntime(plan)
+            let batch = Self.batch(catalog.streams[0], 600, &random)
+            for _ in 0..<40 {
+                let key = number == 0 ? "1" : String(Int.random(in: 0..<80, using: &random))
+                var stored = EventRows(columns: plan.columns)
+                var session = EventRows(columns: plan.columns)
+                var union = EventRows(columns: plan.columns)
+                for row in 0..<batch.count where batch.views[number].keys.withText(row, { $0.elementsEqual(key.utf8) }) {
+                    let kind = Int.random(in: 0..<20, using: &random)
+                    if kind != 0 { stored.append(batch, view: number, row: row) }
+                    if kind < 3 { session.append(batch, view: number, row: row) }
+                    union.append(batch, view: number, row: row)
+                }
+                let nodes = MemoryNodes()
+                if !stored.isEmpty { try TimeTree(view: view, nodes: nodes).insert(stored.sorted()) }
+                // Between events nothing happens at exactly the time, so store and session are one list.
+                let time = EventTime(microseconds: union.times.randomElement(using: &random)! + 1)
+                let asOf = AsOf(time)
+                if union.times.contains(time.microseconds) { continue }
+                var expectedRows = stored
+                for row in 0..<session.count where session.times[row] < time.microseconds { expectedRows.append(session, row: row) }
+                let expected = try view.evaluate(rows: expectedRows.sorted().deduplicated(), asOf: asOf, session: nil)
+                let got = try view.evaluate(nodes: nodes, asOf: asOf, session: session.sorted(), keptFrom: .min)
+                #expect(got?.results == expected.results, "seed \(seed), view \(plan.name)")
+            }
+        }
+    }
+
+    /// What has expired is in the base record: lifetime features stay, and late events join them.
+    @Test func expiryKeepsLifetimeFeatures() throws {
+        var random = SeededGenerator(seed: 11)
+        let catalog = try Self.catalog()
+        let view = ViewRuntime(catalog.views[0])
+        let batch = Self.batch(catalog.streams[0], 2_000, &random)
+        var early = EventRows(columns: view.plan.columns)
+        var late = EventRows(columns: view.plan.columns)
+        var all = EventRows(columns: view.plan.columns)
+        for row in 0..<batch.count {
+            if row % 10 == 3 { late.append(batch, view: 0, row: row) } else { early.append(batch, view: 0, row: row) }
+            all.append(batch, view: 0, row: row)
+        }
+        let nodes = MemoryNodes()
+        let tree = TimeTree(view: view, nodes: nodes)
+        try tree.insert(early.sorted())
+        let sorted = all.sorted()
+        for step in 1...4 {
+            let horizon = sorted.times[sorted.count * step / 5]
+            try tree.expire(before: horizon)
+            if step == 2 { try tree.insert(late.sorted()) }
+            guard step >= 2 else { continue }
+            for _ in 0..<40 {
+                let time = EventTime(microseconds: sorted.times.randomElement(using: &random)! + 1)
+                let asOf = AsOf(time)
+                let got = try view.evaluate(nodes: nodes, asOf: asOf, session: nil, keptFrom: horizon)
+                let needsHistory = view.earliestBounded(asOf) < horizon
+                #expect((got == nil) == (needsHistory || time.microseconds < horizon))
+                if let got { #expect(got.results == (try view.evaluate(rows: sorted, asOf: asOf, session: nil)).results) }
+            }
+        }
+    }
+
+    /// The leaf format, byte by byte: docs/FORMATS.md describes it.
+    @Test func leafFormatIsPinned() throws {
+        let catalog = try Self.catalog()
+        var random = SeededGenerator(seed: 5)
+        let batch = Self.batch(catalog.streams[0], 3, &random)
+        var rows = EventRows(columns: catalog.views[1].columns)
+        for row in 0..<3 { rows.append(batch, view: 1, row: row) }
+        let bytes = rows.sorted().encodedLeaf()
+        try bytes.withUnsafeBytes { raw in
+            let leaf = try LeafView(raw, columns: catalog.views[1].columns)
+            #expect(leaf.rows(columns: catalog.views[1].columns).encodedLeaf() == bytes)
+        }
+        #expect(StableHash.xxh64(bytes.map { String($0) }.joined(separator: ",")) == Self.goldenLeaf, "\(bytes)")
+        // Any damage is an error or other values, never a trap.
+        for _ in 0..<2_000 {
+            var damaged = bytes
+            for _ in 0..<Int.random(in: 1...3, using: &random) { damaged[Int.random(in: 0..<damaged.count, using: &random)] = UInt8.random(in: 0...255, using: &random) }
+            if Bool.random(using: &random) { damaged.removeLast(Int.random(in: 0..<damaged.count, using: &random)) }
+            damaged.withUnsafeBytes { raw in
+                if let leaf = try? LeafView(raw, columns: catalog.views[1].columns), leaf.count < 1_000 { _ = leaf.rows(columns: catalog.views[1].columns) }
+            }
+        }
+    }
+    static let goldenLeaf: UInt64 = 0
+
+    /// The same through LMDB, in transactions.
+    @Test func lmdbEqualsMemory() throws {
+        var random = SeededGenerator(seed: 23)
+        let catalog = try Self.catalog()
+        let directory = FileManager.default.temporaryDirectory.appendingPathComponent("weir-\(UUID().uuidString)").path
+        defer { try? FileManager.default.removeItem(atPath: directory) }
+        let store = try OnlineStore(directory: directory, catalog: catalog, shards: 3, mode: .write(isSynced: false))
+        let memory = MemoryStore()
+        let engine = ShardEngine(views: store.runtimes)
+        let batch = Self.batch(catalog.streams[0], 2_500, &random)
+        var order = Array(0..<batch.count).shuffled(using: &random)
+        while !order.isEmpty {
+            let rows = Array(order.prefix(400)).sorted()
+            order.removeFirst(rows.count)
+            try engine.apply(Sharding.slices(of: batch, rows: rows, shards: 1)[0], of: batch, viewNumbers: [0, 1, 2], to: memory)
+            for (shard, slice) in Sharding.slices(of: batch, rows: rows, shards: 3).enumerated() {
+                try store.write(shard: shard) { try engine.apply(slice, of: batch, viewNumbers: [0, 1, 2], to: $0) }
+            }
+        }
+        // A reader of its own, as another process has it.
+        let reading = try OnlineStore(directory: directory, catalog: catalog, shards: nil, mode: .read)
+        for (view, key) in [(0, "1"), (2, "3"), (1, "5"), (1, "77"), (0, "2")] {
+            for _ in 0..<30 {
+                let asOf = AsOf(EventTime(microseconds: batch.times.randomElement(using: &random)! + 1))
+                let expected = try engine.views[view].evaluate(nodes: memory.nodes(view: view, key: key), asOf: asOf, session: nil, keptFrom: .min)
+                let got = try reading.withReader { try $0.withEntity(view: view, key: key) { nodes, kept in
+                    try engine.views[view].evaluate(nodes: nodes, asOf: asOf, session: nil, keptFrom: kept)
+                } }
+                #expect(got?.results == expected?.results)
+                #expect(got?.isKnown == expected?.isKnown)
+            }
+        }
+        // Other definitions are refused, with the way out.
+        struct Fewer { @CatalogBuilder var catalog: Catalog { StoreTraffic.self } }
+        #expect(throws: OnlineStoreError.self) {
+            try OnlineStore(directory: directory, catalog: CatalogPlan(Fewer().catalog), shards: nil, mode: .read)
+        }
+    }
+}
+
+extension ViewRuntime {
+    /// The earliest start of the bounded windows.
+    fileprivate func earliestBounded(_ asOf: AsOf) -> Int64 {
+        plan.windows.filter { $0.kind != .lifetime }.compactMap { $0.bounds(at: asOf.time)?.start.microseconds }.min() ?? .max
+    }
+}

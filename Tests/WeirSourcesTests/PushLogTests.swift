@@ -1,0 +1,78 @@
+import Foundation
+import Synchronization
+import Testing
+import WeirSources
+
+@Suite struct PushLogTests {
+    func directory() -> String { FileManager.default.temporaryDirectory.appendingPathComponent("weir-push-\(UUID().uuidString)").path }
+
+    func append(_ log: PushLog, _ stream: String, _ events: [String]) {
+        let done = DispatchSemaphore(value: 0)
+        log.append(stream: stream, events: events.map { Array($0.utf8) }) { result in
+            #expect(throws: Never.self) { try result.get() }
+            done.signal()
+        }
+        done.wait()
+    }
+
+    func readAll(_ log: PushLog, from start: Int64 = 0) throws -> [String] {
+        var position = start
+        var events: [String] = []
+        while position < log.endOffset, let record = try log.read(at: position, timeout: 1) {
+            events += record.events.map { record.stream + ":" + String(decoding: $0, as: UTF8.self) }
+            position = record.nextOffset
+        }
+        return events
+    }
+
+    @Test func whatIsAcknowledgedIsThere() throws {
+        let directory = directory()
+        defer { try? FileManager.default.removeItem(atPath: directory) }
+        let log = try PushLog(directory: directory, segmentBytesMax: 200)
+        var expected: [String] = []
+        for number in 0..<50 {
+            append(log, "s", ["{\(number)}", "{}"])
+            expected += ["s:{\(number)}", "s:{}"]
+        }
+        #expect(try readAll(log) == expected)
+        let end = log.endOffset
+        log.stop()
+        let again = try PushLog(directory: directory, segmentBytesMax: 200)
+        #expect(again.endOffset == end)
+        #expect(try readAll(again) == expected)
+        again.trim(before: end)
+        #expect(try FileManager.default.contentsOfDirectory(atPath: directory).count == 1)
+        #expect(throws: PushLogError.self) { try again.read(at: 0, timeout: 0) }
+        append(again, "t", ["x"])
+        #expect(try readAll(again, from: end) == ["t:x"])
+        again.stop()
+    }
+
+    /// A crash may leave the last record cut at any byte: what was acknowledged before it stays, and the log goes on.
+    @Test func tornTails() throws {
+        let directory = directory()
+        defer { try? FileManager.default.removeItem(atPath: directory) }
+        let log = try PushLog(directory: directory)
+        append(log, "s", ["first"])
+        let kept = log.endOffset
+        append(log, "s", ["second"])
+        let end = log.endOffset
+        log.stop()
+        let file = directory + "/00000000000000000000.log"
+        let whole = try Data(contentsOf: URL(fileURLWithPath: file))
+        for cut in Int(kept)..<Int(end) {
+            try whole.prefix(cut).write(to: URL(fileURLWithPath: file))
+            let torn = try PushLog(directory: directory)
+            #expect(torn.endOffset == kept)
+            #expect(try readAll(torn) == ["s:first"])
+            torn.stop()
+        }
+        var flipped = whole
+        flipped[flipped.count - 1] ^= 1
+        try flipped.write(to: URL(fileURLWithPath: file))
+        let torn = try PushLog(directory: directory)
+        append(torn, "s", ["third"])
+        #expect(try readAll(torn) == ["s:first", "s:third"])
+        torn.stop()
+    }
+}
