@@ -9,6 +9,8 @@ public struct CSVRecordParser: Sendable {
     private var columns: [Int?] = []
     private var columnCount = 0
     public private(set) var header: [String]?
+    /// The rest of a line that is too long is still to be read over.
+    private var isSkipping = false
 
     public init(schema: RecordSchema, recordBytesMax: Int = 64 << 10) {
         self.schema = schema
@@ -20,7 +22,8 @@ public struct CSVRecordParser: Sendable {
     /// - Returns: how many bytes are done with; call again with the rest and what follows it.
     /// - Throws: `RecordError` for a header without a needed column, or with a column twice.
     public mutating func parse(
-        _ chunk: UnsafeRawBufferPointer, isLast: Bool, baseOffset: Int64, into batch: inout RecordBatch, recordsMax: Int = .max
+        _ chunk: UnsafeRawBufferPointer, isLast: Bool, baseOffset: Int64, into batch: inout RecordBatch,
+        recordsMax: Int = .max
     ) throws(RecordError) -> Int {
         var position = 0
         var records = 0
@@ -33,12 +36,19 @@ public struct CSVRecordParser: Sendable {
         }
         while position < chunk.count, records < recordsMax {
             let start = position
+            if isSkipping {
+                let newline = chunk[start...].firstIndex(of: 0x0A)
+                isSkipping = newline == nil
+                position = newline.map { $0 + 1 } ?? chunk.count
+                continue
+            }
             let offset = baseOffset + Int64(start)
             switch splitter.next(chunk, from: start, isLast: isLast) {
             case .needsMore: return position
             case .blank(let end): position = end
-            case .malformed(let lineEnd, let textEnd, let reason):
+            case .malformed(let lineEnd, let textEnd, let reason, let isCut):
                 batch.appendMalformed(chunk[start..<textEnd], offset: offset, reason)
+                isSkipping = isCut
                 position = lineEnd
                 records += 1
             case .row(let end):
@@ -46,7 +56,9 @@ public struct CSVRecordParser: Sendable {
                 if splitter.fields.count != columnCount {
                     let reason = "\(splitter.fields.count) fields, where the header has \(columnCount)"
                     // Perhaps a quote too many: what follows the first line gets its own chance.
-                    let line = splitter.spansLines ? CSVSplitter.lineEnd(chunk, from: start) : (end, Self.trimmed(chunk, start, end))
+                    let line =
+                        splitter.spansLines
+                        ? CSVSplitter.lineEnd(chunk, from: start) : (end, Self.trimmed(chunk, start, end))
                     batch.appendMalformed(chunk[start..<line.1], offset: offset, reason)
                     position = line.0
                     continue
@@ -66,12 +78,14 @@ public struct CSVRecordParser: Sendable {
     }
 
     /// Returns where the header ends; nil where the chunk is too short.
-    private mutating func parseHeader(_ chunk: UnsafeRawBufferPointer, from start: Int, isLast: Bool) throws(RecordError) -> Int? {
+    private mutating func parseHeader(_ chunk: UnsafeRawBufferPointer, from start: Int, isLast: Bool)
+        throws(RecordError) -> Int?
+    {
         let end: Int
         switch splitter.next(chunk, from: start, isLast: isLast) {
         case .needsMore: return nil
         case .blank: throw RecordError("the first line is empty; it must name the columns")
-        case .malformed(_, _, let reason): throw RecordError("the header: \(reason)")
+        case .malformed(_, _, let reason, _): throw RecordError("the header: \(reason)")
         case .row(let rowEnd): end = rowEnd
         }
         var names: [String] = []
@@ -95,7 +109,9 @@ public struct CSVRecordParser: Sendable {
         return end
     }
 
-    private mutating func row(_ chunk: UnsafeRawBufferPointer, _ range: Range<Int>, _ offset: Int64, _ batch: inout RecordBatch) {
+    private mutating func row(
+        _ chunk: UnsafeRawBufferPointer, _ range: Range<Int>, _ offset: Int64, _ batch: inout RecordBatch
+    ) {
         let rawStart = batch.bytes.count
         batch.bytes.append(contentsOf: chunk[range])
         let raw = rawStart..<batch.bytes.count
@@ -115,13 +131,16 @@ public struct CSVRecordParser: Sendable {
                     batch.bytes.append(contentsOf: splitter.text(piece, chunk))
                     let text = Array(batch.bytes[start...])
                     let result: Result<Cell, RecordError> = text.withUnsafeBytes { bytes in
-                        do throws(RecordError) { return .success(try cell(field, bytes, at: start)) } catch { return .failure(error) }
+                        do throws(RecordError) { return .success(try cell(field, bytes, at: start)) } catch {
+                            return .failure(error)
+                        }
                     }
                     batch.cells.append(try result.get())
                 }
             } catch {
                 batch.cells.removeLast(batch.cells.count - cellMark)
-                batch.malformed.append(.init(raw: raw, offset: offset, reason: RecordError(field: field.name, error.reason).description))
+                batch.malformed.append(
+                    .init(raw: raw, offset: offset, reason: RecordError(field: field.name, error.reason).description))
                 return
             }
         }
@@ -139,10 +158,13 @@ public struct CSVRecordParser: Sendable {
             do throws(Numbers.IntegerProblem) {
                 return .int64(try Numbers.int64(text, isLenient: true))
             } catch {
-                throw RecordError(error == .outOfRange ? "\(shown(text)) does not fit 64 bits" : "'\(shown(text))' is no integer")
+                throw RecordError(
+                    error == .outOfRange ? "\(shown(text)) does not fit 64 bits" : "'\(shown(text))' is no integer")
             }
         case .float64:
-            guard let value = Numbers.double(text, isLenient: true) else { throw RecordError("'\(shown(text))' is no number") }
+            guard let value = Numbers.double(text, isLenient: true) else {
+                throw RecordError("'\(shown(text))' is no number")
+            }
             guard value.isFinite else { throw RecordError("\(shown(text)) is beyond Double's range") }
             return .float64(value)
         case .bool:
@@ -155,7 +177,9 @@ public struct CSVRecordParser: Sendable {
             guard isValidUTF8(text) else { throw RecordError("it is no valid UTF-8") }
             return .text(start: start, count: text.count)
         case .time:
-            let isNumber = text.allSatisfy { (48...57).contains($0) || $0 == UInt8(ascii: ".") || $0 == UInt8(ascii: "-") }
+            let isNumber = text.allSatisfy {
+                (48...57).contains($0) || $0 == UInt8(ascii: ".") || $0 == UInt8(ascii: "-")
+            }
             // A date has a second dash; a negative number has one at its start alone.
             if isNumber, !text.dropFirst().contains(UInt8(ascii: "-")) {
                 return .time(try TimeText.parseNumber(text, unit: schema.timestampUnit))
@@ -189,12 +213,16 @@ public struct CSVTable: Sendable {
     /// - Throws: `RecordError` that names the line.
     public init(_ bytes: [UInt8], recordBytesMax: Int = 1 << 20) throws(RecordError) {
         let result: Result<([String], [Row]), RecordError> = bytes.withUnsafeBytes { chunk in
-            do throws(RecordError) { return .success(try Self.split(chunk, recordBytesMax)) } catch { return .failure(error) }
+            do throws(RecordError) { return .success(try Self.split(chunk, recordBytesMax)) } catch {
+                return .failure(error)
+            }
         }
         (header, rows) = try result.get()
     }
 
-    private static func split(_ chunk: UnsafeRawBufferPointer, _ recordBytesMax: Int) throws(RecordError) -> ([String], [Row]) {
+    private static func split(_ chunk: UnsafeRawBufferPointer, _ recordBytesMax: Int) throws(RecordError) -> (
+        [String], [Row]
+    ) {
         var splitter = CSVSplitter(recordBytesMax: recordBytesMax)
         var position = chunk.starts(with: [0xEF, 0xBB, 0xBF]) ? 3 : 0
         var line = 1
@@ -205,7 +233,7 @@ public struct CSVTable: Sendable {
             switch splitter.next(chunk, from: start, isLast: true) {
             case .needsMore: throw RecordError("line \(line): the file is truncated")
             case .blank(let end): position = end
-            case .malformed(_, _, let reason): throw RecordError("line \(line): \(reason)")
+            case .malformed(_, _, let reason, _): throw RecordError("line \(line): \(reason)")
             case .row(let end):
                 var fields: [String] = []
                 for field in splitter.fields {
@@ -234,7 +262,9 @@ public struct CSVTable: Sendable {
 /// Writes CSV as RFC 4180 says, with line feeds.
 public enum CSVText {
     public static func appendField(_ text: String, to bytes: inout [UInt8]) {
-        let needsQuotes = text.utf8.contains { $0 == UInt8(ascii: ",") || $0 == UInt8(ascii: "\"") || $0 == 0x0A || $0 == 0x0D }
+        let needsQuotes = text.utf8.contains {
+            $0 == UInt8(ascii: ",") || $0 == UInt8(ascii: "\"") || $0 == 0x0A || $0 == 0x0D
+        }
         guard needsQuotes else { return bytes.append(contentsOf: text.utf8) }
         bytes.append(UInt8(ascii: "\""))
         for byte in text.utf8 {

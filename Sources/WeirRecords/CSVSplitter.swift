@@ -12,8 +12,9 @@ struct CSVSplitter: Sendable {
         case row(end: Int)
         /// A blank line.
         case blank(end: Int)
-        /// The physical line from the row's start to this position is no row.
-        case malformed(lineEnd: Int, textEnd: Int, reason: String)
+        /// The physical line from the row's start to this position is no row. Where `isCut`, the line is longer than a record
+        /// may be: it goes on behind `lineEnd`, and its rest is to be read over.
+        case malformed(lineEnd: Int, textEnd: Int, reason: String, isCut: Bool)
         /// The chunk ends inside of the row.
         case needsMore
     }
@@ -33,12 +34,17 @@ struct CSVSplitter: Sendable {
         let limit = min(chunk.count, start + recordBytesMax + 1)
         var position = start
         func firstLine(_ reason: String) -> Outcome {
-            guard let newline = chunk[start...].firstIndex(of: 0x0A) else {
-                return isLast || chunk.count - start > recordBytesMax
-                    ? .malformed(lineEnd: chunk.count, textEnd: chunk.count, reason: reason) : .needsMore
+            // Looked for within the limit alone, so that the outcome does not hang on where the chunk happens to end.
+            guard let newline = chunk[start..<limit].firstIndex(of: 0x0A) else {
+                if chunk.count - start > recordBytesMax {
+                    let end = start + recordBytesMax
+                    return .malformed(lineEnd: end, textEnd: end, reason: reason, isCut: true)
+                }
+                return isLast
+                    ? .malformed(lineEnd: chunk.count, textEnd: chunk.count, reason: reason, isCut: false) : .needsMore
             }
             let textEnd = newline > start && chunk[newline - 1] == 0x0D ? newline - 1 : newline
-            return .malformed(lineEnd: newline + 1, textEnd: textEnd, reason: reason)
+            return .malformed(lineEnd: newline + 1, textEnd: textEnd, reason: reason, isCut: false)
         }
         func unfinished(_ reason: String) -> Outcome {
             isLast || chunk.count - start > recordBytesMax ? firstLine(reason) : .needsMore
@@ -51,11 +57,12 @@ struct CSVSplitter: Sendable {
                 var doubled = false
                 while true {
                     guard position < limit else {
-                        return unfinished("a quoted field does not close within the \(recordBytesMax) bytes that a record may have")
+                        return unfinished(
+                            "a quoted field does not close within the \(recordBytesMax) bytes that a record may have")
                     }
                     if chunk[position] == 0x0A { spansLines = true }
                     if chunk[position] == UInt8(ascii: "\"") {
-                        if position + 1 < limit, chunk[position + 1] == UInt8(ascii: "\"") {
+                        if position + 1 < chunk.count, chunk[position + 1] == UInt8(ascii: "\"") {
                             doubled = true
                             position += 2
                             continue
@@ -77,13 +84,17 @@ struct CSVSplitter: Sendable {
                     fields.append(Field(start: contentStart, count: position - contentStart, isInChunk: true))
                 }
                 position += 1
-                if position < chunk.count, chunk[position] != UInt8(ascii: ","), chunk[position] != 0x0A, chunk[position] != 0x0D {
+                if position < chunk.count, chunk[position] != UInt8(ascii: ","), chunk[position] != 0x0A,
+                    chunk[position] != 0x0D
+                {
                     return firstLine("text follows the closing quote of a field")
                 }
             } else {
                 let fieldStart = position
                 while position < limit, chunk[position] != UInt8(ascii: ","), chunk[position] != 0x0A {
-                    if chunk[position] == UInt8(ascii: "\"") { return firstLine("a quote inside of a field that does not begin with one") }
+                    if chunk[position] == UInt8(ascii: "\"") {
+                        return firstLine("a quote inside of a field that does not begin with one")
+                    }
                     position += 1
                 }
                 if position >= limit, !(isLast && limit == chunk.count) {
@@ -100,7 +111,9 @@ struct CSVSplitter: Sendable {
             }
             if chunk[position] == 0x0D {
                 if position + 1 >= chunk.count, !isLast { return .needsMore }
-                if position + 1 < chunk.count, chunk[position + 1] != 0x0A { return firstLine("a carriage return without a line feed") }
+                if position + 1 < chunk.count, chunk[position + 1] != 0x0A {
+                    return firstLine("a carriage return without a line feed")
+                }
                 position += 1
                 if position >= chunk.count { return .row(end: position) }
             }
@@ -111,7 +124,9 @@ struct CSVSplitter: Sendable {
 
     /// The bytes of a field of the row that was split last.
     func text(_ field: Field, _ chunk: UnsafeRawBufferPointer) -> ArraySlice<UInt8> {
-        field.isInChunk ? ArraySlice(chunk[field.start..<field.start + field.count]) : unquoted[field.start..<field.start + field.count]
+        field.isInChunk
+            ? ArraySlice(chunk[field.start..<field.start + field.count])
+            : unquoted[field.start..<field.start + field.count]
     }
 
     /// The end of the physical line that begins at `start`.

@@ -45,7 +45,8 @@ public struct JSONRecordParser: Sendable {
         let base = batch.bytes.count
         let problem: RecordError? = batch.bytes.withUnsafeBytes { bytes in
             do throws(RecordError) {
-                try parse(UnsafeRawBufferPointer(rebasing: bytes[range]), inputStart: range.lowerBound, scratchStart: base)
+                try parse(
+                    UnsafeRawBufferPointer(rebasing: bytes[range]), inputStart: range.lowerBound, scratchStart: base)
                 return nil
             } catch {
                 return error
@@ -60,7 +61,8 @@ public struct JSONRecordParser: Sendable {
         batch.rows.append(.init(raw: range, offset: offset))
     }
 
-    private mutating func parse(_ bytes: UnsafeRawBufferPointer, inputStart: Int, scratchStart: Int) throws(RecordError) {
+    private mutating func parse(_ bytes: UnsafeRawBufferPointer, inputStart: Int, scratchStart: Int) throws(RecordError)
+    {
         var scanner = JSONScanner(bytes)
         guard try scanner.peek() == UInt8(ascii: "{") else { throw scanner.error("a JSON object expected") }
         scanner.position += 1
@@ -69,7 +71,9 @@ public struct JSONRecordParser: Sendable {
             scanner.position += 1
         } else {
             repeat {
-                guard try scanner.peek() == UInt8(ascii: "\"") else { throw scanner.error("a field's name in quotes expected") }
+                guard try scanner.peek() == UInt8(ascii: "\"") else {
+                    throw scanner.error("a field's name in quotes expected")
+                }
                 let scratchMark = scratch.count
                 let key = try scanner.string(&scratch)
                 try scanner.expect(UInt8(ascii: ":"))
@@ -80,7 +84,8 @@ public struct JSONRecordParser: Sendable {
                     cells[index] = try value(&scanner, schema.fields[index], inputStart, scratchStart)
                 } else if unknownFields == .rejected {
                     let name = name(key, bytes)
-                    throw RecordError("there is no field '\(name)'; there are: \(schema.fields.map(\.name).joined(separator: ", "))")
+                    throw RecordError(
+                        "there is no field '\(name)'; there are: \(schema.fields.map(\.name).joined(separator: ", "))")
                 } else {
                     try scanner.skipValue(&scratch)
                     scratch.removeLast(scratch.count - scratchMark)
@@ -116,7 +121,8 @@ public struct JSONRecordParser: Sendable {
         }
         switch key {
         case .input(let range): return find(UnsafeRawBufferPointer(rebasing: bytes[range]), &expected)
-        case .unescaped(let range): return scratch.withUnsafeBytes { find(UnsafeRawBufferPointer(rebasing: $0[range]), &expected) }
+        case .unescaped(let range):
+            return scratch.withUnsafeBytes { find(UnsafeRawBufferPointer(rebasing: $0[range]), &expected) }
         }
     }
 
@@ -128,7 +134,9 @@ public struct JSONRecordParser: Sendable {
             try scanner.literal("null")
             return .null
         }
-        func wrong(_ wanted: String) -> RecordError { RecordError(field: field.name, "\(wanted) expected at byte \(scanner.position)") }
+        func wrong(_ wanted: String) -> RecordError {
+            RecordError(field: field.name, "\(wanted) expected at byte \(scanner.position)")
+        }
         let isNumber = first == UInt8(ascii: "-") || (48...57).contains(first)
         switch field.type {
         case .int64:
@@ -138,13 +146,18 @@ public struct JSONRecordParser: Sendable {
                 return .int64(try Numbers.int64(text))
             } catch {
                 throw RecordError(
-                    field: field.name, error == .outOfRange ? "\(shown(text)) does not fit 64 bits" : "'\(shown(text))' is no integer")
+                    field: field.name,
+                    error == .outOfRange ? "\(shown(text)) does not fit 64 bits" : "'\(shown(text))' is no integer")
             }
         case .float64:
             guard isNumber else { throw wrong("a number") }
             let text = try scanner.numberText()
-            guard let value = Numbers.double(text) else { throw RecordError(field: field.name, "'\(shown(text))' is no number") }
-            guard value.isFinite else { throw RecordError(field: field.name, "\(shown(text)) is beyond Double's range") }
+            guard let value = Numbers.double(text) else {
+                throw RecordError(field: field.name, "'\(shown(text))' is no number")
+            }
+            guard value.isFinite else {
+                throw RecordError(field: field.name, "\(shown(text)) is beyond Double's range")
+            }
             return .float64(value)
         case .bool:
             if first == UInt8(ascii: "t") {
@@ -162,11 +175,17 @@ public struct JSONRecordParser: Sendable {
             }
         case .time:
             do throws(RecordError) {
-                if isNumber { return .time(try TimeText.parseNumber(try scanner.numberText(), unit: schema.timestampUnit)) }
+                if isNumber {
+                    let text = try scanner.numberText()
+                    // JSON is stricter than the time's own grammar: no `01`, no `1.`
+                    guard Numbers.double(text) != nil else { throw RecordError("'\(shown(text))' is no number") }
+                    return .time(try TimeText.parseNumber(text, unit: schema.timestampUnit))
+                }
                 guard first == UInt8(ascii: "\"") else { throw wrong("a time as RFC 3339 text") }
                 let mark = scratch.count
                 switch try scanner.string(&scratch) {
-                case .input(let range): return .time(try TimeText.parseRFC3339(UnsafeRawBufferPointer(rebasing: scanner.bytes[range])))
+                case .input(let range):
+                    return .time(try TimeText.parseRFC3339(UnsafeRawBufferPointer(rebasing: scanner.bytes[range])))
                 case .unescaped(let range):
                     let text = Array(scratch[range])
                     scratch.removeLast(scratch.count - mark)
@@ -207,7 +226,8 @@ public struct JSONLinesReader: Sendable {
     /// - Returns: how many bytes are done with; call again with the rest and what follows it. 0 where the chunk is too short
     ///   to hold a line and is not the last.
     public mutating func parse(
-        _ chunk: UnsafeRawBufferPointer, isLast: Bool, baseOffset: Int64, into batch: inout RecordBatch, recordsMax: Int = .max
+        _ chunk: UnsafeRawBufferPointer, isLast: Bool, baseOffset: Int64, into batch: inout RecordBatch,
+        recordsMax: Int = .max
     ) -> Int {
         var position = 0
         var records = 0
@@ -219,7 +239,8 @@ public struct JSONLinesReader: Sendable {
                 position += newline.map { $0 + 1 } ?? rest.count
                 continue
             }
-            if newline == nil, !isLast, rest.count <= recordBytesMax { break }
+            // One byte more than the limit may be a carriage return, whose line feed is still to come.
+            if newline == nil, !isLast, rest.count <= recordBytesMax + 1 { break }
             var line = UnsafeRawBufferPointer(rebasing: rest[..<(newline ?? rest.count)])
             if line.last == 0x0D { line = UnsafeRawBufferPointer(rebasing: line.dropLast()) }
             let offset = baseOffset + Int64(position)
@@ -229,7 +250,8 @@ public struct JSONLinesReader: Sendable {
                 batch.malformed.append(
                     .init(
                         raw: start..<batch.bytes.count, offset: offset,
-                        reason: "the line is longer than a record may be (\(recordBytesMax) bytes); its beginning is kept"))
+                        reason:
+                            "the line is longer than a record may be (\(recordBytesMax) bytes); its beginning is kept"))
                 isSkipping = newline == nil
                 records += 1
             } else if line.contains(where: { $0 != 0x20 && $0 != 0x09 }) {

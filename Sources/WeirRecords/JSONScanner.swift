@@ -71,7 +71,9 @@ struct JSONScanner {
     }
 
     private func checkUTF8(_ range: Range<Int>) throws(RecordError) {
-        guard isValidUTF8(UnsafeRawBufferPointer(rebasing: bytes[range])) else { throw error("a string is no valid UTF-8") }
+        guard isValidUTF8(UnsafeRawBufferPointer(rebasing: bytes[range])) else {
+            throw error("a string is no valid UTF-8")
+        }
     }
 
     private mutating func stringWithEscapes(_ start: Int, _ unescaped: inout [UInt8]) throws(RecordError) -> Piece {
@@ -109,7 +111,8 @@ struct JSONScanner {
                 var code = try hex4()
                 if (0xDC00...0xDFFF).contains(code) { throw error("a lone surrogate in a string") }
                 if (0xD800...0xDBFF).contains(code) {
-                    guard position + 1 < bytes.count, bytes[position] == UInt8(ascii: "\\"), bytes[position + 1] == UInt8(ascii: "u")
+                    guard position + 1 < bytes.count, bytes[position] == UInt8(ascii: "\\"),
+                        bytes[position + 1] == UInt8(ascii: "u")
                     else { throw error("a lone surrogate in a string") }
                     position += 2
                     let low = try hex4()
@@ -149,7 +152,8 @@ struct JSONScanner {
         let start = position
         while position < bytes.count {
             switch bytes[position] {
-            case 48...57, UInt8(ascii: "-"), UInt8(ascii: "+"), UInt8(ascii: "."), UInt8(ascii: "e"), UInt8(ascii: "E"): position += 1
+            case 48...57, UInt8(ascii: "-"), UInt8(ascii: "+"), UInt8(ascii: "."), UInt8(ascii: "e"), UInt8(ascii: "E"):
+                position += 1
             default:
                 if position == start { throw error("a value expected") }
                 return UnsafeRawBufferPointer(rebasing: bytes[start..<position])
@@ -167,7 +171,9 @@ struct JSONScanner {
 
     /// Reads over any value, checking it all the same.
     mutating func skipValue(_ scratch: inout [UInt8], depth: Int = 1) throws(RecordError) {
-        guard depth <= Self.depthMax else { throw error("the JSON text is nested more than \(Self.depthMax) levels deep") }
+        guard depth <= Self.depthMax else {
+            throw error("the JSON text is nested more than \(Self.depthMax) levels deep")
+        }
         switch try peek() {
         case UInt8(ascii: "\""): _ = try string(&scratch)
         case UInt8(ascii: "{"):
@@ -209,7 +215,9 @@ enum JSONTreeParser {
     }
 
     private static func value(_ scanner: inout JSONScanner, depth: Int) throws(RecordError) -> JSONTree {
-        guard depth <= JSONScanner.depthMax else { throw scanner.error("the JSON text is nested more than \(JSONScanner.depthMax) levels deep") }
+        guard depth <= JSONScanner.depthMax else {
+            throw scanner.error("the JSON text is nested more than \(JSONScanner.depthMax) levels deep")
+        }
         switch try scanner.peek() {
         case UInt8(ascii: "\""): return .string(try text(&scanner))
         case UInt8(ascii: "t"):
@@ -228,7 +236,9 @@ enum JSONTreeParser {
                 scanner.position += 1
                 return .array(elements)
             }
-            repeat { elements.append(try value(&scanner, depth: depth + 1)) } while try scanner.continues(until: UInt8(ascii: "]"))
+            repeat {
+                elements.append(try value(&scanner, depth: depth + 1))
+            } while try scanner.continues(until: UInt8(ascii: "]"))
             return .array(elements)
         case UInt8(ascii: "{"):
             scanner.position += 1

@@ -56,11 +56,21 @@ struct JSONTreeDecoder: Decoder {
         return value
     }
     func unbox(_: Double.Type) throws -> Double {
-        guard case .number(let text) = tree, let value = Double(text), value.isFinite else { throw mismatch("a number") }
+        guard case .number(let text) = tree, let value = Double(text), value.isFinite else {
+            throw mismatch("a number")
+        }
+        return value
+    }
+    func unbox(_: Float.Type) throws -> Float {
+        guard let value = Numbers.float(try unbox(Double.self)) else {
+            throw mismatch("a number in the range of Float")
+        }
         return value
     }
     func unbox<I: FixedWidthInteger>(integer: I.Type) throws -> I {
-        guard case .number(let text) = tree, let value = I(text) else { throw mismatch("an integer in the range of \(I.self)") }
+        guard case .number(let text) = tree, let value = I(text) else {
+            throw mismatch("an integer in the range of \(I.self)")
+        }
         return value
     }
 }
@@ -73,7 +83,7 @@ private struct JSONTreeSingle: SingleValueDecodingContainer {
     func decode(_ type: Bool.Type) throws -> Bool { try decoder.unbox(type) }
     func decode(_ type: String.Type) throws -> String { try decoder.unbox(type) }
     func decode(_ type: Double.Type) throws -> Double { try decoder.unbox(type) }
-    func decode(_: Float.Type) throws -> Float { Float(try decoder.unbox(Double.self)) }
+    func decode(_ type: Float.Type) throws -> Float { try decoder.unbox(type) }
     func decode(_ type: Int.Type) throws -> Int { try decoder.unbox(integer: type) }
     func decode(_ type: Int8.Type) throws -> Int8 { try decoder.unbox(integer: type) }
     func decode(_ type: Int16.Type) throws -> Int16 { try decoder.unbox(integer: type) }
@@ -95,7 +105,8 @@ private struct JSONTreeKeyed<Key: CodingKey>: KeyedDecodingContainerProtocol {
 
     private func find(_ key: Key) -> JSONTree? {
         // Dictionaries ask by the key as written, structs by the property's name.
-        members.first { $0.key == key.stringValue }?.value ?? members.first { $0.key == wireName(key.stringValue) }?.value
+        members.first { $0.key == key.stringValue }?.value
+            ?? members.first { $0.key == wireName(key.stringValue) }?.value
     }
     private func decoder(_ key: Key) throws -> JSONTreeDecoder {
         guard let tree = find(key) else { throw RecordError("'\(wireName(key.stringValue))' is missing") }
@@ -107,7 +118,7 @@ private struct JSONTreeKeyed<Key: CodingKey>: KeyedDecodingContainerProtocol {
     func decode(_ type: Bool.Type, forKey key: Key) throws -> Bool { try decoder(key).unbox(type) }
     func decode(_ type: String.Type, forKey key: Key) throws -> String { try decoder(key).unbox(type) }
     func decode(_ type: Double.Type, forKey key: Key) throws -> Double { try decoder(key).unbox(type) }
-    func decode(_: Float.Type, forKey key: Key) throws -> Float { Float(try decoder(key).unbox(Double.self)) }
+    func decode(_ type: Float.Type, forKey key: Key) throws -> Float { try decoder(key).unbox(type) }
     func decode(_ type: Int.Type, forKey key: Key) throws -> Int { try decoder(key).unbox(integer: type) }
     func decode(_ type: Int8.Type, forKey key: Key) throws -> Int8 { try decoder(key).unbox(integer: type) }
     func decode(_ type: Int16.Type, forKey key: Key) throws -> Int16 { try decoder(key).unbox(integer: type) }
@@ -123,7 +134,9 @@ private struct JSONTreeKeyed<Key: CodingKey>: KeyedDecodingContainerProtocol {
     func nestedContainer<K: CodingKey>(keyedBy type: K.Type, forKey key: Key) throws -> KeyedDecodingContainer<K> {
         try decoder(key).container(keyedBy: type)
     }
-    func nestedUnkeyedContainer(forKey key: Key) throws -> any UnkeyedDecodingContainer { try decoder(key).unkeyedContainer() }
+    func nestedUnkeyedContainer(forKey key: Key) throws -> any UnkeyedDecodingContainer {
+        try decoder(key).unkeyedContainer()
+    }
     func superDecoder() throws -> any Decoder { JSONTreeDecoder(.object(members), codingPath: codingPath) }
     func superDecoder(forKey key: Key) throws -> any Decoder { try decoder(key) }
 }
@@ -156,7 +169,7 @@ private struct JSONTreeUnkeyed: UnkeyedDecodingContainer {
     mutating func decode(_ type: Bool.Type) throws -> Bool { try next().unbox(type) }
     mutating func decode(_ type: String.Type) throws -> String { try next().unbox(type) }
     mutating func decode(_ type: Double.Type) throws -> Double { try next().unbox(type) }
-    mutating func decode(_: Float.Type) throws -> Float { Float(try next().unbox(Double.self)) }
+    mutating func decode(_ type: Float.Type) throws -> Float { try next().unbox(type) }
     mutating func decode(_ type: Int.Type) throws -> Int { try next().unbox(integer: type) }
     mutating func decode(_ type: Int8.Type) throws -> Int8 { try next().unbox(integer: type) }
     mutating func decode(_ type: Int16.Type) throws -> Int16 { try next().unbox(integer: type) }

@@ -1,7 +1,8 @@
 /// Numbers from text, rounded correctly.
 enum Numbers {
     private static let powersOfTen: [Double] = [
-        1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21,
+        1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19,
+        1e20, 1e21,
         1e22,
     ]
 
@@ -69,10 +70,17 @@ enum Numbers {
         }
         guard position == count else { return nil }
         if digits <= 15, abs(exponent) <= 22 {
-            let value = exponent < 0 ? Double(mantissa) / powersOfTen[-exponent] : Double(mantissa) * powersOfTen[exponent]
+            let value =
+                exponent < 0 ? Double(mantissa) / powersOfTen[-exponent] : Double(mantissa) * powersOfTen[exponent]
             return isNegative ? -value : value
         }
         return Double(String(decoding: text, as: UTF8.self))
+    }
+
+    /// nil for a number beyond Float's range.
+    static func float(_ value: Double) -> Float? {
+        let narrow = Float(value)
+        return narrow.isFinite ? narrow : nil
     }
 
     enum IntegerProblem: Error { case notAnInteger, outOfRange }
@@ -93,7 +101,8 @@ enum Numbers {
             guard (48...57).contains(byte) else { throw .notAnInteger }
             let (product, overflow) = value.multipliedReportingOverflow(by: 10)
             let digit = Int64(byte - 48)
-            let (sum, overflow2) = isNegative ? product.subtractingReportingOverflow(digit) : product.addingReportingOverflow(digit)
+            let (sum, overflow2) =
+                isNegative ? product.subtractingReportingOverflow(digit) : product.addingReportingOverflow(digit)
             isOut = isOut || overflow || overflow2
             value = sum
             position += 1

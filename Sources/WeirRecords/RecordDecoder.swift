@@ -20,9 +20,14 @@ public struct RecordDecoder {
         } catch let error as RecordError {
             throw error.field == nil ? RecordError(field: state.currentName, error.reason) : error
         } catch DecodingError.dataCorrupted(let context), DecodingError.typeMismatch(_, let context),
-            DecodingError.valueNotFound(_, let context), DecodingError.keyNotFound(_, let context)
+            DecodingError.valueNotFound(_, let context)
         {
-            throw RecordError(field: state.currentName, context.debugDescription)
+            // The field that the error names; only without one, the field that was asked for last.
+            throw RecordError(
+                field: context.codingPath.first.map { wireName($0.stringValue) } ?? state.currentName,
+                context.debugDescription)
+        } catch DecodingError.keyNotFound(let key, let context) {
+            throw RecordError(field: wireName((context.codingPath.first ?? key).stringValue), context.debugDescription)
         } catch {
             throw RecordError(field: state.currentName, "\(error)")
         }
@@ -55,7 +60,9 @@ private final class RowDecoder: Decoder {
         KeyedDecodingContainer(RowContainer<Key>(decoder: self))
     }
     func unkeyedContainer() throws -> any UnkeyedDecodingContainer { throw RecordError("a record is no array") }
-    func singleValueContainer() throws -> any SingleValueDecodingContainer { throw RecordError("a record is no single value") }
+    func singleValueContainer() throws -> any SingleValueDecodingContainer {
+        throw RecordError("a record is no single value")
+    }
 
     /// The number of the field that a coding key names; nil for one that the schema does not have.
     func index(_ key: String) -> Int? {
@@ -66,12 +73,17 @@ private final class RowDecoder: Decoder {
         }
         // `decodeIfPresent` asks for a field several times in a row.
         if let current, spellings[current] == key { return current }
+        // `decodeIfPresent` asks three times for one field.
+        if let current, spellings[current] == key { return current }
         if let known = indexes[key] {
             current = known
             next = known + 1
             return known
         }
-        guard let found = schema.index(of: wireName(key)) else { return nil }
+        guard let found = schema.index(of: wireName(key)) else {
+            current = nil
+            return nil
+        }
         indexes[key] = found
         spellings[found] = key
         current = found
@@ -96,7 +108,9 @@ private final class RowDecoder: Decoder {
 
     func integer<I: FixedWidthInteger>(_ key: any CodingKey) throws -> I {
         let value = try int64(key)
-        guard let narrow = I(exactly: value) else { throw RecordError(field: currentName, "\(value) is out of the range of \(I.self)") }
+        guard let narrow = I(exactly: value) else {
+            throw RecordError(field: currentName, "\(value) is out of the range of \(I.self)")
+        }
         return narrow
     }
 
@@ -106,6 +120,14 @@ private final class RowDecoder: Decoder {
         case .null: throw missing(key)
         default: throw RecordError(field: currentName, "a number expected")
         }
+    }
+
+    func float(_ key: any CodingKey) throws -> Float {
+        let value = try double(key)
+        guard let narrow = Numbers.float(value) else {
+            throw RecordError(field: currentName, "\(value) is out of the range of Float")
+        }
+        return narrow
     }
 
     func bool(_ key: any CodingKey) throws -> Bool {
@@ -154,7 +176,7 @@ private struct RowContainer<Key: CodingKey>: KeyedDecodingContainerProtocol {
     func decode(_: Bool.Type, forKey key: Key) throws -> Bool { try decoder.bool(key) }
     func decode(_: String.Type, forKey key: Key) throws -> String { try decoder.string(key) }
     func decode(_: Double.Type, forKey key: Key) throws -> Double { try decoder.double(key) }
-    func decode(_: Float.Type, forKey key: Key) throws -> Float { Float(try decoder.double(key)) }
+    func decode(_: Float.Type, forKey key: Key) throws -> Float { try decoder.float(key) }
     func decode(_: Int.Type, forKey key: Key) throws -> Int { Int(try decoder.int64(key)) }
     func decode(_: Int8.Type, forKey key: Key) throws -> Int8 { try decoder.integer(key) }
     func decode(_: Int16.Type, forKey key: Key) throws -> Int16 { try decoder.integer(key) }
@@ -195,7 +217,9 @@ private struct CellDecoder: Decoder, SingleValueDecodingContainer {
     }
     private func narrow<I: FixedWidthInteger>() throws -> I {
         let value = try int64()
-        guard let narrow = I(exactly: value) else { throw RecordError(field: row.currentName, "\(value) is out of the range of \(I.self)") }
+        guard let narrow = I(exactly: value) else {
+            throw RecordError(field: row.currentName, "\(value) is out of the range of \(I.self)")
+        }
         return narrow
     }
     func decodeNil() -> Bool { cell == .null }
@@ -211,7 +235,13 @@ private struct CellDecoder: Decoder, SingleValueDecodingContainer {
         if case .float64(let value) = cell { return value }
         throw cell == .null ? row.missing(key) : RecordError(field: row.currentName, "a number expected")
     }
-    func decode(_: Float.Type) throws -> Float { Float(try decode(Double.self)) }
+    func decode(_: Float.Type) throws -> Float {
+        let value = try decode(Double.self)
+        guard let narrow = Numbers.float(value) else {
+            throw RecordError(field: row.currentName, "\(value) is out of the range of Float")
+        }
+        return narrow
+    }
     func decode(_: Int.Type) throws -> Int { Int(try int64()) }
     func decode(_: Int8.Type) throws -> Int8 { try narrow() }
     func decode(_: Int16.Type) throws -> Int16 { try narrow() }

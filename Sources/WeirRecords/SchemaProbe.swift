@@ -20,7 +20,9 @@ extension RecordSchema {
             let last = probe.fields.last.map { " after the field '\($0.name)'" } ?? ""
             throw SchemaError("its init(from:) failed on sample values\(last): \(error)")
         }
-        guard !probe.isUnkeyed else { throw SchemaError("it must decode from a keyed container, as a struct with properties does") }
+        guard !probe.isUnkeyed else {
+            throw SchemaError("it must decode from a keyed container, as a struct with properties does")
+        }
         var names: Set<String> = []
         for field in probe.fields where !names.insert(field.name).inserted {
             throw SchemaError("two properties have the wire name '\(field.name)'; give one another coding key")
@@ -32,6 +34,8 @@ extension RecordSchema {
 /// Records what is asked for, and answers with sample values.
 private final class Probe: Decoder {
     var fields: [Field] = []
+    /// The coding key that each field was asked for by.
+    private var keys: [String] = []
     var isUnkeyed = false
     var codingPath: [any CodingKey] { [] }
     var userInfo: [CodingUserInfoKey: Any] { [:] }
@@ -50,11 +54,12 @@ private final class Probe: Decoder {
 
     func add(_ key: any CodingKey, _ type: FieldType, isOptional: Bool) {
         let name = wireName(key.stringValue)
-        // A custom init(from:) may ask for one key several times.
-        if let index = fields.firstIndex(where: { $0.name == name && $0.type == type }) {
+        // A custom init(from:) may ask for one key several times; two keys of one name are left for the caller to refuse.
+        if let index = fields.indices.first(where: { keys[$0] == key.stringValue && fields[$0].type == type }) {
             fields[index].isOptional = fields[index].isOptional || isOptional
         } else {
             fields.append(Field(name: name, type: type, isOptional: isOptional))
+            keys.append(key.stringValue)
         }
     }
 }
@@ -83,7 +88,8 @@ private struct ProbeContainer<Key: CodingKey>: KeyedDecodingContainerProtocol {
     func decode(_: UInt64.Type, forKey key: Key) throws -> UInt64 { throw unsigned(key) }
 
     private func unsigned(_ key: Key) -> SchemaError {
-        SchemaError("the property '\(key.stringValue)' is unsigned with 64 bits; integers are signed with 64 bits: use Int")
+        SchemaError(
+            "the property '\(key.stringValue)' is unsigned with 64 bits; integers are signed with 64 bits: use Int")
     }
 
     private func sample<T>(_ key: Key, _ type: FieldType, _ value: T) -> T {
@@ -115,11 +121,16 @@ private struct ProbeContainer<Key: CodingKey>: KeyedDecodingContainerProtocol {
                 probe.add(key, primitive, isOptional: isOptional)
                 return first
             }
-            throw SchemaError("the property '\(key.stringValue)' of type \(type) does not decode from a sample value; make the type CaseIterable")
+            // An optional field needs no sample value: its type is known.
+            if isOptional { probe.add(key, primitive, isOptional: true) }
+            throw SchemaError(
+                "the property '\(key.stringValue)' of type \(type) does not decode from a sample value; make the type CaseIterable"
+            )
         }
         probe.add(key, .json, isOptional: isOptional)
         if let sample = sampleNested(type) { return sample }
-        throw SchemaError("the property '\(key.stringValue)' of type \(type) cannot be probed; make it optional, or an array")
+        throw SchemaError(
+            "the property '\(key.stringValue)' of type \(type) cannot be probed; make it optional, or an array")
     }
 
     private func note<T>(_ type: T.Type, _ key: Key) throws {
@@ -148,19 +159,26 @@ private struct ProbeContainer<Key: CodingKey>: KeyedDecodingContainerProtocol {
     func decodeIfPresent(_: UInt.Type, forKey key: Key) throws -> UInt? { throw unsigned(key) }
     func decodeIfPresent(_: UInt64.Type, forKey key: Key) throws -> UInt64? { throw unsigned(key) }
     func decodeIfPresent<T: Decodable>(_ type: T.Type, forKey key: Key) throws -> T? {
-        if let count = Optional(probe.fields.count), (try? decode(type, key, isOptional: true)) == nil, probe.fields.count == count {
+        if let count = Optional(probe.fields.count), (try? decode(type, key, isOptional: true)) == nil,
+            probe.fields.count == count
+        {
             probe.add(key, .json, isOptional: true)
         }
         return nil
     }
 
-    func nestedContainer<K: CodingKey>(keyedBy: K.Type, forKey key: Key) throws -> KeyedDecodingContainer<K> { throw nested(key) }
+    func nestedContainer<K: CodingKey>(keyedBy: K.Type, forKey key: Key) throws -> KeyedDecodingContainer<K> {
+        throw nested(key)
+    }
     func nestedUnkeyedContainer(forKey key: Key) throws -> any UnkeyedDecodingContainer { throw nested(key) }
-    func superDecoder() throws -> any Decoder { throw SchemaError("classes that inherit cannot be events; use a struct") }
+    func superDecoder() throws -> any Decoder {
+        throw SchemaError("classes that inherit cannot be events; use a struct")
+    }
     func superDecoder(forKey key: Key) throws -> any Decoder { try superDecoder() }
 
     private func nested(_ key: Key) -> SchemaError {
-        SchemaError("the property '\(key.stringValue)' is decoded by a nested container; decode it as a type of its own")
+        SchemaError(
+            "the property '\(key.stringValue)' is decoded by a nested container; decode it as a type of its own")
     }
 }
 
@@ -170,9 +188,8 @@ private protocol OptionalType {
 }
 extension Optional: OptionalType {}
 
-private func firstCase<C: CaseIterable>(_: C.Type) -> Any? { C.allCases.first }
 private func firstCase(_ type: any CaseIterable.Type) -> Any? {
-    func open<C: CaseIterable>(_ type: C.Type) -> Any? { firstCase(type) }
+    func open<C: CaseIterable>(_: C.Type) -> Any? { C.allCases.first }
     return open(type)
 }
 
@@ -191,7 +208,9 @@ private final class SampleValueDecoder: Decoder, SingleValueDecodingContainer {
     var userInfo: [CodingUserInfoKey: Any] { [:] }
     private struct NotASingleValue: Error {}
 
-    func container<Key: CodingKey>(keyedBy type: Key.Type) throws -> KeyedDecodingContainer<Key> { throw NotASingleValue() }
+    func container<Key: CodingKey>(keyedBy type: Key.Type) throws -> KeyedDecodingContainer<Key> {
+        throw NotASingleValue()
+    }
     func unkeyedContainer() throws -> any UnkeyedDecodingContainer { throw NotASingleValue() }
     func singleValueContainer() -> any SingleValueDecodingContainer { self }
 

@@ -5,7 +5,8 @@ public enum TimeText {
     /// Parses `2017-01-01T11:53:26.5Z` or with an offset such as `+01:00`.
     public static func parseRFC3339(_ text: UnsafeRawBufferPointer) throws(RecordError) -> Int64 {
         func wrong(_ what: String) -> RecordError {
-            RecordError("\(what) in the time '\(shown(text))'; a time looks like 2017-01-01T11:53:26Z, with up to six decimals")
+            RecordError(
+                "\(what) in the time '\(shown(text))'; a time looks like 2017-01-01T11:53:26Z, with up to six decimals")
         }
         func number(_ start: Int, _ count: Int) throws(RecordError) -> Int {
             guard start + count <= text.count else { throw wrong("something is missing") }
@@ -17,7 +18,9 @@ public enum TimeText {
             return value
         }
         func expect(_ position: Int, _ options: String) throws(RecordError) {
-            guard position < text.count, options.utf8.contains(text[position]) else { throw wrong("'\(options.first!)' is missing") }
+            guard position < text.count, options.utf8.contains(text[position]) else {
+                throw wrong("'\(options.first!)' is missing")
+            }
         }
         let year = try number(0, 4)
         try expect(4, "-")
@@ -61,7 +64,9 @@ public enum TimeText {
         default: throw wrong("the offset from UTC is missing ('Z' is UTC)")
         }
         guard position == text.count else { throw wrong("something follows") }
-        let seconds = Int64(daysFromEpoch(year: year, month: month, day: day)) * 86_400 + Int64(hour * 3_600 + minute * 60 + second - offset * 60)
+        let seconds =
+            Int64(daysFromEpoch(year: year, month: month, day: day)) * 86_400
+            + Int64(hour * 3_600 + minute * 60 + second - offset * 60)
         return seconds * 1_000_000 + micros
     }
 
@@ -76,7 +81,9 @@ public enum TimeText {
     /// A decimal number of `unit`s that is a whole number of microseconds.
     public static func parseNumber(_ text: UnsafeRawBufferPointer, unit: TimestampUnit?) throws(RecordError) -> Int64 {
         guard let unit else {
-            throw RecordError("the time \(shown(text)) is a number, but the stream declares no unit for times; give RFC 3339 text, or declare timestampUnit")
+            throw RecordError(
+                "the time \(shown(text)) is a number, but the stream declares no unit for times; give RFC 3339 text, or declare timestampUnit"
+            )
         }
         var position = 0
         let isNegative = text.first == UInt8(ascii: "-")
@@ -93,7 +100,9 @@ public enum TimeText {
                 digits += 1
                 if isFraction {
                     if scale == 1 {
-                        guard byte == 48 else { throw RecordError("the time \(shown(text)) is no whole number of microseconds") }
+                        guard byte == 48 else {
+                            throw RecordError("the time \(shown(text)) is no whole number of microseconds")
+                        }
                     } else {
                         scale /= 10
                         let (sum, overflow) = value.addingReportingOverflow(Int64(byte - 48) * scale)
@@ -111,7 +120,9 @@ public enum TimeText {
             }
             position += 1
         }
-        guard digits > 0 else { throw RecordError("'\(shown(text))' is no time: a number of \(unit.rawValue) or RFC 3339 text is") }
+        guard digits > 0 else {
+            throw RecordError("'\(shown(text))' is no time: a number of \(unit.rawValue) or RFC 3339 text is")
+        }
         return isNegative ? -value : value
     }
 
