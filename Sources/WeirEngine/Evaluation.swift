@@ -96,7 +96,9 @@ extension ViewRuntime {
                 end = asOf.end
                 let gap = window.length ?? 0
                 start = try sessionStart(timeline, overlay, asOf: asOf, gap: gap)
-                if start < overlayEnd, EventTime(microseconds: start).advanced(by: -gap).microseconds < keptFrom { return nil }
+                // An earlier event, which is not kept any more, could belong to the session, or be all of it.
+                let earliest = EventTime(microseconds: min(start, asOf.time.microseconds))
+                if earliest.advanced(by: -gap).microseconds < keptFrom { return nil }
             }
             end = max(start, end)
             var segments = try timeline.segments(from: start, to: end)

@@ -55,6 +55,9 @@ final class Service: Sendable {
     /// Starts both ports, says so, and serves until a signal comes.
     func serve(_ backend: ServerBackend, _ options: ServerOptions) throws {
         let logger = Logger(label: "weir") { StreamLogHandler.standardError(label: $0) }
+        var quiet = logger
+        quiet.logLevel = .critical
+        let httpLogger = quiet
         var configuration = RESPServer.Configuration()
         configuration.host = options.bind
         configuration.port = options.port
@@ -64,7 +67,7 @@ final class Service: Sendable {
         let http: HTTPServer
         do {
             http = try waiting {
-                try await HTTPServer.start(host: options.bind, port: options.http, logger: logger) {
+                try await HTTPServer.start(host: options.bind, port: options.http, logger: httpLogger) {
                     self.failure.withLock { $0 }.map { .notReady("\($0)") } ?? .ready
                 }
             }

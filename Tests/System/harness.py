@@ -1,0 +1,151 @@
+"""Runs the real binary: stores in fresh directories, servers on free ports, a broker where a test asks for one."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import redis
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+WEIR = os.environ.get("WEIR", str(REPOSITORY / ".build/release/weir"))
+LONG = bool(os.environ.get("WEIR_TEST_LONG"))
+SLICE = REPOSITORY / "features/data/purchases.csv"
+FIELDS = ["id", "household", "basket", "store", "product", "department", "category", "quantity", "price",
+          "retail_discount", "coupon_discount", "event_time"]
+INTEGERS = {"household", "basket", "store", "product", "quantity"}
+DOUBLES = {"price", "retail_discount", "coupon_discount"}
+
+
+def seeded(name: str) -> random.Random:
+    """A generator whose seed is printed; WEIR_SEED repeats a run."""
+    seed = int(os.environ.get("WEIR_SEED", random.randrange(1 << 32)))
+    print(f"{name}: WEIR_SEED={seed}")
+    return random.Random(seed)
+
+
+def read_rows(path) -> list[dict]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_rows(path, rows, fields=FIELDS) -> None:
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, fields, lineterminator="\n", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def as_json(row: dict) -> str:
+    """A purchase as an event's JSON."""
+    return json.dumps({name: int(row[name]) if name in INTEGERS else float(row[name]) if name in DOUBLES else row[name]
+                       for name in FIELDS})
+
+
+def weir(*arguments, check=True, **options) -> subprocess.CompletedProcess:
+    done = subprocess.run([WEIR, *map(str, arguments)], capture_output=True, text=True, timeout=600, **options)
+    if check and done.returncode != 0:
+        raise AssertionError(f"weir {' '.join(map(str, arguments))}: exit {done.returncode}\n{done.stdout}\n{done.stderr}")
+    return done
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    """A running `weir run` or `weir serve`."""
+
+    def __init__(self, data, *arguments, command="run") -> None:
+        self.port, self.http = free_port(), free_port()
+        self.process = subprocess.Popen(
+            [WEIR, command, "--data", str(data), "--port", str(self.port), "--http", str(self.http), *map(str, arguments)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        line = self.process.stdout.readline()
+        if "ready" not in line:
+            raise AssertionError(f"not ready: {line}{self.process.stderr.read()}")
+
+    def client(self, protocol=2) -> redis.Redis:
+        return redis.Redis(port=self.port, protocol=protocol, decode_responses=True)
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(timeout=60)
+        assert code == 0, self.process.stderr.read()
+        return code
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        if self.process.poll() is None:
+            self.kill() if kind else self.stop()
+
+
+class Broker:
+    """A Kafka broker for tests: an emulator, over TCP."""
+
+    def __init__(self, directory) -> None:
+        import noida_db
+
+        folder = pathlib.Path(noida_db.__file__).parent
+        binary = next(path for path in sorted(folder.rglob("*"))
+                      if path.is_file() and os.access(path, os.X_OK) and path.stat().st_size > 1_000_000)
+        self.port = free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        self.process = subprocess.Popen(
+            [str(binary), "start", "--only", "kafka", "--kafka-port", str(self.port), "--data-dir", str(directory)],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for(lambda: socket.create_connection(("127.0.0.1", self.port), 1).close() is None, 30)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+
+
+def wait_for(condition, seconds=60) -> None:
+    """Until `condition` is true; what it raises counts as false."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            if condition():
+                return
+        except Exception:  # noqa: BLE001 - not there yet
+            pass
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds} s")
+        time.sleep(0.05)
+
+
+def history_count(data, stream="purchases") -> int:
+    done = subprocess.run(["sqlite3", f"{data}/history.sqlite", ".timeout 20000", f"select count(*) from {stream}"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+def export(data, spine, out, *arguments) -> bytes:
+    weir("export", "checkout_offer", "--spine", spine, "--out", out, "--data", data, *arguments)
+    return pathlib.Path(out).read_bytes()
+
+
+def resp_text(value) -> str | None:
+    """A RESP2 answer as text."""
+    return None if value is None else str(value)
