@@ -175,7 +175,7 @@ import WeirServer
             }
             #expect(try client.ask("AUTH", "s3cret") == "+OK\r\n")
             #expect(try client.ask("PING") == "+PONG\r\n")
-            #expect(try client.ask("ECHO", String(repeating: "x", count: 20_000)).utf8.count == 20_009)
+            #expect(try client.ask("ECHO", String(repeating: "x", count: 20_000)).utf8.count == 20_010)
             #expect(try client.ask("RESET") == "+RESET\r\n")
             #expect(try client.ask("PING") == "-NOAUTH Authentication required.\r\n")
             #expect(try client.ask("HELLO", "3", "AUTH", "default", "s3cret").hasPrefix("%7"))
