@@ -32,7 +32,9 @@ enum App {
     static let catalog = Mutex<CatalogPlan?>(nil)
 
     static func plan() throws -> CatalogPlan {
-        guard let plan = catalog.withLock({ $0 }) else { throw CommandFailure("the catalog is not set; run the executable by its FeatureStoreApp") }
+        guard let plan = catalog.withLock({ $0 }) else {
+            throw CommandFailure("the catalog is not set; run the executable by its FeatureStoreApp")
+        }
         return plan
     }
 }

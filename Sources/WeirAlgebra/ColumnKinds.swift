@@ -16,43 +16,43 @@ extension FeatureColumn {
 
 extension Double: FeatureColumn {
     public typealias Element = Double
-    public var element: Double { self }
+    @inlinable public var element: Double { self }
     public static func encode(_ element: Double, into writer: inout ByteWriter) { writer.write(element) }
     public static func decodeElement(_ reader: inout ByteReader) throws(FormatError) -> Double {
         let value = try reader.readDouble()
         guard value.isFinite else { throw FormatError("a stored number that is not finite") }
         return value
     }
-    public static func precedes(_ a: Double, _ b: Double) -> Bool { a < b }
+    @inlinable public static func precedes(_ a: Double, _ b: Double) -> Bool { a < b }
 }
 
 extension Int64: FeatureColumn {
     public typealias Element = Int
-    public var element: Int { Int(self) }
+    @inlinable public var element: Int { Int(self) }
     public static func encode(_ element: Int, into writer: inout ByteWriter) { writer.writeSignedVarint(Int64(element)) }
     public static func decodeElement(_ reader: inout ByteReader) throws(FormatError) -> Int { Int(try reader.readSignedVarint()) }
-    public static func precedes(_ a: Int, _ b: Int) -> Bool { a < b }
+    @inlinable public static func precedes(_ a: Int, _ b: Int) -> Bool { a < b }
 }
 
 extension Bool: FeatureColumn {
     public typealias Element = Bool
-    public var element: Bool { self }
+    @inlinable public var element: Bool { self }
     public static func encode(_ element: Bool, into writer: inout ByteWriter) { writer.write(UInt8(element ? 1 : 0)) }
     public static func decodeElement(_ reader: inout ByteReader) throws(FormatError) -> Bool {
         let byte = try reader.read(UInt8.self)
         guard byte <= 1 else { throw FormatError("a stored boolean of \(byte)") }
         return byte == 1
     }
-    public static func precedes(_ a: Bool, _ b: Bool) -> Bool { !a && b }
+    @inlinable public static func precedes(_ a: Bool, _ b: Bool) -> Bool { !a && b }
 }
 
 extension Text: FeatureColumn {
     public typealias Element = String
-    public var element: String { string }
+    @inlinable public var element: String { string }
     public func encodeElement(into writer: inout ByteWriter) { withBytes { writer.writeBytes($0) } }
     public static func encode(_ element: String, into writer: inout ByteWriter) { writer.writeString(element) }
     public static func decodeElement(_ reader: inout ByteReader) throws(FormatError) -> String { try reader.readString() }
-    public static func precedes(_ a: String, _ b: String) -> Bool { a.utf8.lexicographicallyPrecedes(b.utf8) }
+    @inlinable public static func precedes(_ a: String, _ b: String) -> Bool { a.utf8.lexicographicallyPrecedes(b.utf8) }
 }
 
 /// Two values are one value if neither precedes the other. `==` of Swift's String would also equate texts of different bytes.
@@ -70,16 +70,16 @@ public protocol SummableColumn: ColumnValue {
 }
 
 extension Double: SummableColumn {
-    public func add(to sum: inout ExactSum) { sum.add(self) }
-    public func addSquare(to sum: inout ExactSum) { sum.addSquare(self) }
+    @inlinable public func add(to sum: inout ExactSum) { sum.add(self) }
+    @inlinable public func addSquare(to sum: inout ExactSum) { sum.addSquare(self) }
     public static func value(of sum: ExactSum) -> AggregateResult<Double> {
         sum.roundedDouble().map { .value($0) } ?? .overflow
     }
 }
 
 extension Int64: SummableColumn {
-    public func add(to sum: inout ExactSum) { sum.add(self) }
-    public func addSquare(to sum: inout ExactSum) { sum.addSquare(self) }
+    @inlinable public func add(to sum: inout ExactSum) { sum.add(self) }
+    @inlinable public func addSquare(to sum: inout ExactSum) { sum.addSquare(self) }
     public static func value(of sum: ExactSum) -> AggregateResult<Int> {
         sum.int64.map { .value(Int($0)) } ?? .overflow
     }

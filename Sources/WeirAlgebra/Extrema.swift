@@ -5,16 +5,16 @@ public struct ExtremumAccumulation<Input: OrderedColumn>: Accumulation {
 
     public init(_ side: Side) { self.side = side }
     public var signature: String { side.rawValue }
-    public var empty: Input.Element? { nil }
+    @inlinable public var empty: Input.Element? { nil }
 
-    private func wins(_ a: Input.Element, over b: Input.Element) -> Bool {
+    @usableFromInline func wins(_ a: Input.Element, over b: Input.Element) -> Bool {
         side == .minimum ? Input.precedes(a, b) : Input.precedes(b, a)
     }
 
-    public func add(_ input: Input, at position: EventPosition, to partial: inout Input.Element?) {
+    @inlinable public func add(_ input: Input, at position: EventPosition, to partial: inout Input.Element?) {
         merge(input.element, into: &partial)
     }
-    public func merge(_ other: Input.Element?, into partial: inout Input.Element?) {
+    @inlinable public func merge(_ other: Input.Element?, into partial: inout Input.Element?) {
         guard let other else { return }
         if let current = partial, !wins(other, over: current) { return }
         partial = other
@@ -55,6 +55,12 @@ public struct EdgeAccumulation<Input: FeatureColumn>: Accumulation {
         public var time: EventTime
         public var id: [UInt8]
         public var element: Input.Element
+
+        @inlinable public init(time: EventTime, id: [UInt8], element: Input.Element) {
+            self.time = time
+            self.id = id
+            self.element = element
+        }
     }
     public let side: Side
     public let n: Int
@@ -70,7 +76,7 @@ public struct EdgeAccumulation<Input: FeatureColumn>: Accumulation {
     /// At most `n` entries; the one that is nearest to the edge first.
     public var empty: [Entry] { [] }
 
-    private func precedes(_ a: Entry, _ b: Entry) -> Bool {
+    @usableFromInline func precedes(_ a: Entry, _ b: Entry) -> Bool {
         if a.time != b.time { return side == .first ? a.time < b.time : b.time < a.time }
         if a.id != b.id {
             return side == .first ? a.id.lexicographicallyPrecedes(b.id) : b.id.lexicographicallyPrecedes(a.id)
@@ -78,14 +84,14 @@ public struct EdgeAccumulation<Input: FeatureColumn>: Accumulation {
         return side == .first ? Input.precedes(a.element, b.element) : Input.precedes(b.element, a.element)
     }
 
-    public func add(_ input: Input, at position: EventPosition, to partial: inout [Entry]) {
+    @inlinable public func add(_ input: Input, at position: EventPosition, to partial: inout [Entry]) {
         if partial.count == n, let farthest = partial.last?.time {
             if side == .first ? farthest < position.time : position.time < farthest { return }
         }
         insert(Entry(time: position.time, id: position.idBytes, element: input.element), into: &partial)
     }
 
-    private func insert(_ entry: Entry, into partial: inout [Entry]) {
+    @usableFromInline func insert(_ entry: Entry, into partial: inout [Entry]) {
         var index = partial.count
         while index > 0, precedes(entry, partial[index - 1]) { index -= 1 }
         guard index < n else { return }

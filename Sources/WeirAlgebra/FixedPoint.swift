@@ -3,9 +3,9 @@ enum FixedPoint {
     /// Fixed-point numbers here have 120 fractional bits.
     private static let fractionBits = 120
     private static let one: UInt128 = 1 << 120
-    private static let ln2: UInt128 = (0xb17217f7d1cf79 << 64 | 0xabc9e3b39803f2f7)
+    private static let ln2: UInt128 = (0xb1_7217_f7d1_cf79 << 64 | 0xabc9_e3b3_9803_f2f7)
     /// log2(1.01 / 0.99).
-    private static let log2Gamma: UInt128 = (0x763084381f27b << 64 | 0xb70f3b3203b0dcbf)
+    private static let log2Gamma: UInt128 = (0x7_6308_4381_f27b << 64 | 0xb70f_3b32_03b0_dcbf)
 
     private static func multiply(_ a: UInt128, _ b: UInt128) -> UInt128 {
         let (high, low) = a.multipliedFullWidth(by: b)

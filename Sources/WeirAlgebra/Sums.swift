@@ -1,10 +1,10 @@
 /// How many events there are.
 public struct CountAccumulation<Input: ColumnValue>: Accumulation {
-    public init() {}
+    @inlinable public init() {}
     public var signature: String { "count" }
-    public var empty: UInt64 { 0 }
-    public func add(_ input: Input, at position: EventPosition, to partial: inout UInt64) { partial += 1 }
-    public func merge(_ other: UInt64, into partial: inout UInt64) { partial &+= other }
+    @inlinable public var empty: UInt64 { 0 }
+    @inlinable public func add(_ input: Input, at position: EventPosition, to partial: inout UInt64) { partial += 1 }
+    @inlinable public func merge(_ other: UInt64, into partial: inout UInt64) { partial &+= other }
     public func encode(_ partial: UInt64, into writer: inout ByteWriter) { writer.writeVarint(partial) }
     public func decode(_ reader: inout ByteReader) throws(FormatError) -> UInt64 {
         let count = try reader.readVarint()
@@ -18,16 +18,21 @@ public struct SumAccumulation<Input: SummableColumn>: Accumulation {
     public struct Partial: Sendable, Hashable {
         public var count: UInt64 = 0
         public var sum = ExactSum()
+
+        @inlinable public init(count: UInt64 = 0, sum: ExactSum = ExactSum()) {
+            self.count = count
+            self.sum = sum
+        }
     }
 
-    public init() {}
+    @inlinable public init() {}
     public var signature: String { "sum" }
-    public var empty: Partial { Partial() }
-    public func add(_ input: Input, at position: EventPosition, to partial: inout Partial) {
+    @inlinable public var empty: Partial { Partial() }
+    @inlinable public func add(_ input: Input, at position: EventPosition, to partial: inout Partial) {
         partial.count += 1
         input.add(to: &partial.sum)
     }
-    public func merge(_ other: Partial, into partial: inout Partial) {
+    @inlinable public func merge(_ other: Partial, into partial: inout Partial) {
         partial.count &+= other.count
         partial.sum.add(other.sum)
     }
@@ -47,17 +52,23 @@ public struct PowerSumAccumulation<Input: SummableColumn>: Accumulation {
         public var count: UInt64 = 0
         public var sum = ExactSum()
         public var squares = ExactSum()
+
+        @inlinable public init(count: UInt64 = 0, sum: ExactSum = ExactSum(), squares: ExactSum = ExactSum()) {
+            self.count = count
+            self.sum = sum
+            self.squares = squares
+        }
     }
 
-    public init() {}
+    @inlinable public init() {}
     public var signature: String { "power_sums" }
-    public var empty: Partial { Partial() }
-    public func add(_ input: Input, at position: EventPosition, to partial: inout Partial) {
+    @inlinable public var empty: Partial { Partial() }
+    @inlinable public func add(_ input: Input, at position: EventPosition, to partial: inout Partial) {
         partial.count += 1
         input.add(to: &partial.sum)
         input.addSquare(to: &partial.squares)
     }
-    public func merge(_ other: Partial, into partial: inout Partial) {
+    @inlinable public func merge(_ other: Partial, into partial: inout Partial) {
         partial.count &+= other.count
         partial.sum.add(other.sum)
         partial.squares.add(other.squares)
@@ -82,7 +93,7 @@ public struct PowerSumAccumulation<Input: SummableColumn>: Accumulation {
 
 /// The number of events; 0 without any.
 public struct Count<Input: ColumnValue>: Aggregation {
-    public init() {}
+    @inlinable public init() {}
     public var accumulator: CountAccumulation<Input> { CountAccumulation() }
     public var signature: String { "count" }
     public func value(of partial: UInt64, at time: EventTime) -> AggregateResult<Int> { .value(Int(clamping: partial)) }
@@ -90,7 +101,7 @@ public struct Count<Input: ColumnValue>: Aggregation {
 
 /// The exact sum, rounded once; 0 without events; null with status OVERFLOW beyond the type's range.
 public struct Sum<Input: SummableColumn & FeatureColumn>: Aggregation {
-    public init() {}
+    @inlinable public init() {}
     public var accumulator: SumAccumulation<Input> { SumAccumulation() }
     public var signature: String { "sum" }
     public func value(of partial: SumAccumulation<Input>.Partial, at time: EventTime) -> AggregateResult<Input.SumValue> {
@@ -100,7 +111,7 @@ public struct Sum<Input: SummableColumn & FeatureColumn>: Aggregation {
 
 /// The rounded exact sum divided by the count; null without events.
 public struct Mean<Input: SummableColumn>: Aggregation {
-    public init() {}
+    @inlinable public init() {}
     public var accumulator: SumAccumulation<Input> { SumAccumulation() }
     public var signature: String { "mean" }
     public func value(of partial: SumAccumulation<Input>.Partial, at time: EventTime) -> AggregateResult<Double> {
@@ -111,7 +122,7 @@ public struct Mean<Input: SummableColumn>: Aggregation {
 
 /// The sample's variance (n − 1), from exact sums, rounded once; null below two values.
 public struct Variance<Input: SummableColumn>: Aggregation {
-    public init() {}
+    @inlinable public init() {}
     public var accumulator: PowerSumAccumulation<Input> { PowerSumAccumulation() }
     public var signature: String { "variance" }
     public func value(of partial: PowerSumAccumulation<Input>.Partial, at time: EventTime) -> AggregateResult<Double> {
@@ -121,7 +132,7 @@ public struct Variance<Input: SummableColumn>: Aggregation {
 
 /// The square root of the rounded variance; null below two values.
 public struct StandardDeviation<Input: SummableColumn>: Aggregation {
-    public init() {}
+    @inlinable public init() {}
     public var accumulator: PowerSumAccumulation<Input> { PowerSumAccumulation() }
     public var signature: String { "standard_deviation" }
     public func value(of partial: PowerSumAccumulation<Input>.Partial, at time: EventTime) -> AggregateResult<Double> {

@@ -85,7 +85,8 @@ private func addView<V: FeatureView>(_: V.Type, to builders: inout [any StreamBu
     if let existing = builders.first(where: { $0.streamName == V.Source.stream }) {
         guard let same = existing as? StreamBuilder<V.Source> else {
             throw DefinitionError(
-                "events \(existing.eventType) and \(V.Source.self) both name the stream '\(V.Source.stream)'; one stream has one event type")
+                "events \(existing.eventType) and \(V.Source.self) both name the stream '\(V.Source.stream)'; one stream has one event type"
+            )
         }
         builder = same
     } else {
@@ -181,7 +182,8 @@ private func makeServicePlan<S: FeatureService>(
     }
     func source(_ source: ServiceInputSource) throws(DefinitionError) -> ServicePlan.Source {
         guard source.requestType == S.Request.self else {
-            throw DefinitionError("service \(S.name): an on-demand feature's input is of the request \(source.requestType), not \(S.Request.self)")
+            throw DefinitionError(
+                "service \(S.name): an on-demand feature's input is of the request \(source.requestType), not \(S.Request.self)")
         }
         switch source.kind {
         case .request(let read): return .request(read)

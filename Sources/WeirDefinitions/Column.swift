@@ -52,16 +52,16 @@ extension Optional: ColumnConvertible where Wrapped: ColumnConvertible {
 
 /// One column of a batch of rows, filled event by event. Only the array that fits `type` grows.
 public struct ColumnBuffer: Sendable {
-    package let type: ColumnType
+    @usableFromInline package let type: ColumnType
     /// Also for Bool: 0 and 1.
-    package var int64s: [Int64] = []
-    package var float64s: [Double] = []
+    @usableFromInline package var int64s: [Int64] = []
+    @usableFromInline package var float64s: [Double] = []
     /// End offsets of the texts in `textBytes`.
-    package var textEnds: [Int] = []
-    package var textBytes: [UInt8] = []
+    @usableFromInline package var textEnds: [Int] = []
+    @usableFromInline package var textBytes: [UInt8] = []
     /// One flag a row; empty while no row is null.
-    package var nulls: [Bool] = []
-    package var count = 0
+    @usableFromInline package var nulls: [Bool] = []
+    @usableFromInline package var count = 0
 
     package init(type: ColumnType) {
         self.type = type
@@ -123,7 +123,7 @@ public struct ColumnBuffer: Sendable {
         }
     }
 
-    package func isNull(_ row: Int) -> Bool { !nulls.isEmpty && nulls[row] }
+    @inlinable package func isNull(_ row: Int) -> Bool { !nulls.isEmpty && nulls[row] }
 
     /// Appends a row of another column of the same type.
     package mutating func append(_ other: ColumnBuffer, row: Int) {
@@ -137,12 +137,12 @@ public struct ColumnBuffer: Sendable {
         }
     }
 
-    package func withText<R>(_ row: Int, _ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R {
+    @inlinable package func withText<R>(_ row: Int, _ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R {
         let range = textRange(row)
         return try textBytes.withUnsafeBytes { try body(UnsafeRawBufferPointer(rebasing: $0[range])) }
     }
 
-    package func textRange(_ row: Int) -> Range<Int> { (row == 0 ? 0 : textEnds[row - 1])..<textEnds[row] }
+    @inlinable package func textRange(_ row: Int) -> Range<Int> { (row == 0 ? 0 : textEnds[row - 1])..<textEnds[row] }
 }
 
 /// Reads one property of an event into a column.

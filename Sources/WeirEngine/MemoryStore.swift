@@ -1,5 +1,5 @@
-import WeirDefinitions
 import WeirAlgebra
+import WeirDefinitions
 
 /// A shard's entities in memory: the store of feature tests and of the export.
 package final class MemoryStore: EntityStore {

@@ -1,5 +1,5 @@
-import WeirDefinitions
 import WeirAlgebra
+import WeirDefinitions
 
 /// The rows of a batch that one shard has to apply: for each view of the stream, which events, with their key's hash.
 package struct ShardSlice: Sendable {

@@ -189,7 +189,20 @@ package final class ViewRuntime: Sendable {
                     if !features.isEmpty { groups.append(TypedWindowGroup(window: window, runner: runner, features: features)) }
                 }
             }
-            open(slot.accumulation)
+            // Spelled out so that the compiler makes code of its own for the common ones, where `open` alone goes through witnesses.
+            switch slot.accumulation {
+            case let known as CountAccumulation<Bool>: open(known)
+            case let known as SumAccumulation<Double>: open(known)
+            case let known as SumAccumulation<Int64>: open(known)
+            case let known as PowerSumAccumulation<Double>: open(known)
+            case let known as ExtremumAccumulation<Double>: open(known)
+            case let known as EdgeAccumulation<Text>: open(known)
+            case let known as DistinctAccumulation<Int64>: open(known)
+            case let known as DistinctAccumulation<Text>: open(known)
+            case let known as QuantileAccumulation<Double>: open(known)
+            case let known as ValueCountAccumulation<Text>: open(known)
+            default: open(slot.accumulation)
+            }
         }
         self.runners = runners
         self.groups = groups

@@ -1,5 +1,5 @@
-import GRDB
 import Crypto
+import GRDB
 import Migrations
 import WeirDefinitions
 
@@ -65,7 +65,8 @@ package enum HistoryDatabase {
                     db, sql: "SELECT value FROM weir_meta WHERE key = ?", arguments: ["migration \(migration.name)"])
                 guard applied == sha256(migration.sql) else {
                     throw HistoryError(
-                        "the history was made by a build whose migration \(migration.name) differs; use that build, or one of a later release")
+                        "the history was made by a build whose migration \(migration.name) differs; use that build, or one of a later release"
+                    )
                 }
             }
         }

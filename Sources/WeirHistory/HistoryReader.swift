@@ -100,7 +100,8 @@ package final class HistoryReader: Sendable {
             let code = sqlite3_step(handle)
             if code == SQLITE_DONE { break }
             guard code == SQLITE_ROW else {
-                throw HistoryError("reading the history failed: \(String(cString: sqlite3_errmsg(db.sqliteConnection))) (SQLite code \(code))")
+                throw HistoryError(
+                    "reading the history failed: \(String(cString: sqlite3_errmsg(db.sqliteConnection))) (SQLite code \(code))")
             }
             lastSequence = sqlite3_column_int64(handle, 0)
             sequences.append(lastSequence)

@@ -190,14 +190,16 @@ package final class HistoryWriter {
                 continue
             }
             if let maxAhead = stream.maxAhead, time > ingestTime + maxAhead {
-                refused.append((row, "ahead of time", "it is \(time - ingestTime) µs ahead of its ingest time; the stream allows \(maxAhead) µs"))
+                refused.append(
+                    (row, "ahead of time", "it is \(time - ingestTime) µs ahead of its ingest time; the stream allows \(maxAhead) µs"))
                 continue
             }
             try bind(batch, row, sequence: lastSequence + 1, ingestTime: ingestTime, source: source, incoming, handle)
             let code = sqlite3_step(handle)
             sqlite3_reset(handle)
             guard code == SQLITE_DONE else {
-                throw HistoryError("writing to the history failed: \(String(cString: sqlite3_errmsg(db.sqliteConnection))) (SQLite code \(code))")
+                throw HistoryError(
+                    "writing to the history failed: \(String(cString: sqlite3_errmsg(db.sqliteConnection))) (SQLite code \(code))")
             }
             if sqlite3_changes(db.sqliteConnection) == 1 {
                 lastSequence += 1
@@ -207,7 +209,8 @@ package final class HistoryWriter {
             } else if try isSame(batch, row, state.table, db) {
                 duplicates += 1
             } else {
-                refused.append((row, "conflicting duplicate", "an event with the same keys, event time and id but other content was accepted before"))
+                refused.append(
+                    (row, "conflicting duplicate", "an event with the same keys, event time and id but other content was accepted before"))
             }
         }
         sqlite3_clear_bindings(handle)
@@ -341,7 +344,11 @@ package final class HistoryWriter {
 private func bindText(_ handle: OpaquePointer, _ index: Int32, _ text: UnsafeRawBufferPointer) {
     // An empty buffer may have no address, which SQLite would take for NULL.
     let address = text.baseAddress?.assumingMemoryBound(to: CChar.self)
-    if let address { sqlite3_bind_text(handle, index, address, Int32(text.count), nil) } else { sqlite3_bind_text(handle, index, "", 0, nil) }
+    if let address {
+        sqlite3_bind_text(handle, index, address, Int32(text.count), nil)
+    } else {
+        sqlite3_bind_text(handle, index, "", 0, nil)
+    }
 }
 
 private func bindCopiedText(_ handle: OpaquePointer, _ index: Int32, _ text: UnsafeRawBufferPointer) {

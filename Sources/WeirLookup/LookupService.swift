@@ -155,12 +155,17 @@ package final class LookupService: Sendable {
         view number: Int, key: String, asOf: AsOf, session: SessionEvents, reader: borrowing OnlineStore.Reader
     ) throws -> Evaluation {
         let view = runtimes[number]
-        guard key.utf8.count <= Limits.keyBytesMax else { throw LookupError("a key of \(view.plan.entity) has at most \(Limits.keyBytesMax) bytes") }
+        guard key.utf8.count <= Limits.keyBytesMax else {
+            throw LookupError("a key of \(view.plan.entity) has at most \(Limits.keyBytesMax) bytes")
+        }
         let viewIndex = catalog.stream(named: view.plan.stream)!.viewIndex(view.plan.name)!
         let overlay = session.batches.isEmpty ? nil : session.rows(of: view.plan, viewIndex: viewIndex, key: key)
-        if let evaluation = try reader.withEntity(view: number, key: key, { nodes, keptFrom in
-            try view.evaluate(nodes: nodes, asOf: asOf, session: overlay, keptFrom: keptFrom)
-        }) {
+        if let evaluation = try reader.withEntity(
+            view: number, key: key,
+            { nodes, keptFrom in
+                try view.evaluate(nodes: nodes, asOf: asOf, session: overlay, keptFrom: keptFrom)
+            })
+        {
             return evaluation
         }
         let rows = try history.rows(of: view.plan, key: key, from: view.earliestReach(asOf: asOf), to: asOf.end)

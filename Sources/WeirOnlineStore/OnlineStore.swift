@@ -91,7 +91,8 @@ package final class OnlineStore: Sendable {
             names = existing
             if let shards, shards != existing.count {
                 throw OnlineStoreError(
-                    "the store in \(directory) has \(existing.count) shards, not \(shards); `weir rebuild --shards \(shards)` makes it anew")
+                    "the store in \(directory) has \(existing.count) shards, not \(shards); `weir rebuild --shards \(shards)` makes it anew"
+                )
             }
         }
         environments = try names.map { try LMDBEnvironment(path: $0, readOnly: isReadOnly, isSynced: isSynced) }

@@ -43,7 +43,8 @@ package struct DataDirectory: Sendable {
             close(descriptor)
             let owner = String(decoding: buffer[..<count], as: UTF8.self)
             throw DataDirectoryError(
-                "another weir process\(owner.isEmpty ? "" : " (\(owner))") writes to \(path); stop it first, or use `weir serve` to read beside it")
+                "another weir process\(owner.isEmpty ? "" : " (\(owner))") writes to \(path); stop it first, or use `weir serve` to read beside it"
+            )
         }
         let owner = "process \(getpid())"
         ftruncate(descriptor, 0)

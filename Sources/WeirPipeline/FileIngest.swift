@@ -73,7 +73,8 @@ package struct FileIngest {
         if let best { return Plan(source: best.source, start: best.offset, size: size) }
         if let changed {
             throw FileIngestError(
-                "\(path) has changed where it was applied already, from byte \(changed) on; events cannot be taken back: restore the file, or ingest the new events from a file of their own")
+                "\(path) has changed where it was applied already, from byte \(changed) on; events cannot be taken back: restore the file, or ingest the new events from a file of their own"
+            )
         }
         return Plan(source: SourcePart(kind: .file, name: absolute, partition: 0, stream: stream.name), start: 0, size: size)
     }

@@ -158,7 +158,8 @@ package final class KafkaIngest: @unchecked Sendable {
             case .offsetOutOfRange(let topic, let partition, _):
                 let position = next[Part(topic: topic, partition: partition)] ?? 0
                 throw DataDirectoryError(
-                    "\(topic)/\(partition) no longer has the offset \(position) that reading goes on from: the topic's retention has passed it, or the topic was made anew. Ingest what is missing from a file, then start with a topic of another name, or rebuild in another --data directory")
+                    "\(topic)/\(partition) no longer has the offset \(position) that reading goes on from: the topic's retention has passed it, or the topic was made anew. Ingest what is missing from a file, then start with a topic of another name, or rebuild in another --data directory"
+                )
             case .problem(let text):
                 problems.append(text)
             }

@@ -238,19 +238,25 @@ package final class Pipeline: @unchecked Sendable {
                     for (shard, state) in states.enumerated() where state.appliedSequence < end {
                         // Rows carry their sequence number as offset.
                         let rows = (0..<batch.count).filter { batch.records.rows[batch.recordRows[$0]].offset > state.appliedSequence }
-                        if !rows.isEmpty { slices[shard].append((Sharding.slices(of: batch, rows: rows, shards: states.count)[shard], batch, numbers)) }
+                        if !rows.isEmpty {
+                            slices[shard].append((Sharding.slices(of: batch, rows: rows, shards: states.count)[shard], batch, numbers))
+                        }
                     }
                 }
             }
             for (shard, state) in states.enumerated() where state.appliedSequence < end {
                 try store.write(shard: shard) { transaction in
-                    for (slice, batch, numbers) in slices[shard] { try engine.apply(slice, of: batch, viewNumbers: numbers, to: transaction) }
+                    for (slice, batch, numbers) in slices[shard] {
+                        try engine.apply(slice, of: batch, viewNumbers: numbers, to: transaction)
+                    }
                     transaction.state.appliedSequence = end
                     transaction.state.latestEventTime = max(transaction.state.latestEventTime, latestEventTime)
                     for (number, view) in catalog.views.enumerated() {
                         let horizon = horizon(view, at: expiryTime)
                         // Events are replayed in the order of acceptance: let go only at the end, of what lies before the horizon.
-                        if end == last, horizon > transaction.state.keptFrom[number] { try transaction.expire(view: number, before: horizon) }
+                        if end == last, horizon > transaction.state.keptFrom[number] {
+                            try transaction.expire(view: number, before: horizon)
+                        }
                     }
                 }
             }

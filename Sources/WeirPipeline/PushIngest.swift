@@ -23,7 +23,8 @@ package final class PushIngest: @unchecked Sendable {
         position = try history.positions(kind: .push).map(\.offset).max() ?? 0
         guard position <= log.endOffset else {
             throw DataDirectoryError(
-                "the push log ends at \(log.endOffset), but the history has applied it up to \(position): the directory push/ was replaced; restore it")
+                "the push log ends at \(log.endOffset), but the history has applied it up to \(position): the directory push/ was replaced; restore it"
+            )
         }
         log.trim(before: position)
     }
@@ -53,7 +54,8 @@ package final class PushIngest: @unchecked Sendable {
         while let record = try next() {
             guard let stream = catalog.stream(named: record.stream) else {
                 throw DataDirectoryError(
-                    "the push log holds events of the stream '\(record.stream)', which the definitions no longer have; put it back until they are applied")
+                    "the push log holds events of the stream '\(record.stream)', which the definitions no longer have; put it back until they are applied"
+                )
             }
             var parser = JSONRecordParser(schema: stream.schema)
             var records = RecordBatch(schema: stream.schema)

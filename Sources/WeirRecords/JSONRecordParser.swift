@@ -61,8 +61,7 @@ public struct JSONRecordParser: Sendable {
         batch.rows.append(.init(raw: range, offset: offset))
     }
 
-    private mutating func parse(_ bytes: UnsafeRawBufferPointer, inputStart: Int, scratchStart: Int) throws(RecordError)
-    {
+    private mutating func parse(_ bytes: UnsafeRawBufferPointer, inputStart: Int, scratchStart: Int) throws(RecordError) {
         var scanner = JSONScanner(bytes)
         guard try scanner.peek() == UInt8(ascii: "{") else { throw scanner.error("a JSON object expected") }
         scanner.position += 1

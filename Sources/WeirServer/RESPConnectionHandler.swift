@@ -178,8 +178,9 @@ final class RESPConnectionHandler: ChannelDuplexHandler {
                 }
             }
         }
-        context.writeAndFlush(wrapOutboundOut(writer.buffer), promise: written)
+        let replies = writer.buffer
         writer.buffer = ByteBuffer()
+        context.writeAndFlush(wrapOutboundOut(replies), promise: written)
     }
 
     // MARK: Commands
@@ -270,12 +271,13 @@ final class RESPConnectionHandler: ChannelDuplexHandler {
     private func flush() {
         countCommands()
         guard writer.buffer.readableBytes > 0, let context, phase != .closing else { return }
-        context.writeAndFlush(wrapOutboundOut(writer.buffer), promise: nil)
-        if writer.buffer.capacity > RESPConnectionHandler.keptBytesMax {
-            writer.buffer = context.channel.allocator.buffer(capacity: 4_096)
-        } else {
-            writer.buffer.clear()
-        }
+        // Writing can call back into here (a change of writability), so the replies leave the writer first.
+        var replies = ByteBuffer()
+        swap(&replies, &writer.buffer)
+        context.writeAndFlush(wrapOutboundOut(replies), promise: nil)
+        guard writer.buffer.capacity == 0, replies.capacity <= RESPConnectionHandler.keptBytesMax else { return }
+        replies.clear()
+        writer.buffer = replies
     }
 
     private func countCommands() {

@@ -59,7 +59,9 @@ package class KafkaClient: @unchecked Sendable {
         defer { rd_kafka_topic_destroy(reference) }
         var metadata: UnsafePointer<rd_kafka_metadata>?
         let code = rd_kafka_metadata(handle, 0, reference, &metadata, timeoutMilliseconds)
-        guard code == RD_KAFKA_RESP_ERR_NO_ERROR, let metadata else { throw KafkaError("asking the brokers for the topic '\(topic)'", code) }
+        guard code == RD_KAFKA_RESP_ERR_NO_ERROR, let metadata else {
+            throw KafkaError("asking the brokers for the topic '\(topic)'", code)
+        }
         defer { rd_kafka_metadata_destroy(metadata) }
         guard metadata.pointee.topic_cnt > 0 else { return [] }
         let found = metadata.pointee.topics[0]

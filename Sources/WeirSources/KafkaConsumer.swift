@@ -67,7 +67,9 @@ package final class KafkaConsumer: KafkaClient, @unchecked Sendable {
             // Milliseconds, rounded up: a message of the same millisecond may be earlier.
             rd_kafka_topic_partition_list_add(list, topic, partition).pointee.offset = time.floored(to: 1_000).microseconds / 1_000
             let code = rd_kafka_offsets_for_times(handle, list, 10_000)
-            guard code == RD_KAFKA_RESP_ERR_NO_ERROR else { throw KafkaError("asking for the offset of a time in \(topic)/\(partition)", code) }
+            guard code == RD_KAFKA_RESP_ERR_NO_ERROR else {
+                throw KafkaError("asking for the offset of a time in \(topic)/\(partition)", code)
+            }
             let found = list.pointee.elems[0].offset
             return found >= 0 ? found : high
         }

@@ -94,7 +94,10 @@ package final class PushLog: @unchecked Sendable {
         var header = [UInt8](repeating: 0, count: headerBytes)
         guard pread(descriptor, &header, headerBytes, off_t(position)) == headerBytes else { return nil }
         let (length, sum) = header.withUnsafeBytes {
-            (Int(UInt32(littleEndian: $0.loadUnaligned(as: UInt32.self))), UInt64(littleEndian: $0.loadUnaligned(fromByteOffset: 4, as: UInt64.self)))
+            (
+                Int(UInt32(littleEndian: $0.loadUnaligned(as: UInt32.self))),
+                UInt64(littleEndian: $0.loadUnaligned(fromByteOffset: 4, as: UInt64.self))
+            )
         }
         guard length <= payloadBytesMax, position + Int64(headerBytes + length) <= size else { return nil }
         var payload = [UInt8](repeating: 0, count: length)

@@ -88,7 +88,8 @@ private func readSpine(
 ) throws(RecordError) -> Spine {
     guard let column = table.header.firstIndex(of: timestampColumn) else {
         throw RecordError(
-            "there is no column '\(timestampColumn)' with the times; name another with --timestamp-column (there are: \(table.header.joined(separator: ", ")))")
+            "there is no column '\(timestampColumn)' with the times; name another with --timestamp-column (there are: \(table.header.joined(separator: ", ")))"
+        )
     }
     // The request's own parser sees the same rows, by type.
     var parser = CSVRecordParser(schema: service.requestSchema, recordBytesMax: 1 << 20)

@@ -4,7 +4,7 @@ import WeirTesting
 
 /// Every accumulation against the monoid laws, on values chosen to hurt: ties, cancellation, subnormals, huge magnitudes.
 @Suite struct LawTests {
-    static let seed = UInt64.random(in: 0 ..< 1 << 32)
+    static let seed = UInt64.random(in: 0..<1 << 32)
 
     static func times(_ n: Int, _ random: inout SeededGenerator) -> [EventTime] {
         // Few different times, so that ids decide.
@@ -93,9 +93,13 @@ import WeirTesting
             var writer = ByteWriter()
             accumulation.encode(sample, into: &writer)
             for _ in 0..<500 {
-                var bytes = Bool.random(using: &random) ? writer.bytes : (0..<Int.random(in: 0..<40, using: &random)).map { _ in UInt8.random(in: 0...255, using: &random) }
+                var bytes =
+                    Bool.random(using: &random)
+                    ? writer.bytes : (0..<Int.random(in: 0..<40, using: &random)).map { _ in UInt8.random(in: 0...255, using: &random) }
                 if !bytes.isEmpty {
-                    for _ in 0..<Int.random(in: 0..<4, using: &random) { bytes[Int.random(in: 0..<bytes.count, using: &random)] = UInt8.random(in: 0...255, using: &random) }
+                    for _ in 0..<Int.random(in: 0..<4, using: &random) {
+                        bytes[Int.random(in: 0..<bytes.count, using: &random)] = UInt8.random(in: 0...255, using: &random)
+                    }
                     if Bool.random(using: &random) { bytes.removeLast(Int.random(in: 0...bytes.count, using: &random)) }
                 }
                 bytes.withUnsafeBytes { raw in
@@ -110,7 +114,9 @@ import WeirTesting
         func partial<A: Accumulation>(_ accumulation: A, _ values: [A.Input]) -> A.Partial {
             var partial = accumulation.empty
             for (index, value) in values.enumerated() {
-                accumulation.add(value, at: EventPosition(time: EventTime(microseconds: Int64(index)), id: UnsafeRawBufferPointer(start: nil, count: 0)), to: &partial)
+                accumulation.add(
+                    value, at: EventPosition(time: EventTime(microseconds: Int64(index)), id: UnsafeRawBufferPointer(start: nil, count: 0)),
+                    to: &partial)
             }
             return partial
         }

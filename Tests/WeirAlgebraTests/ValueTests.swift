@@ -5,7 +5,9 @@ import WeirTesting
 @Suite struct ValueTests {
     static var noID: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: nil, count: 0) }
 
-    func value<G: Aggregation>(_ aggregation: G, _ values: [G.Accumulator.Input], at time: EventTime = EventTime(microseconds: 0)) -> AggregateResult<G.Value> {
+    func value<G: Aggregation>(_ aggregation: G, _ values: [G.Accumulator.Input], at time: EventTime = EventTime(microseconds: 0))
+        -> AggregateResult<G.Value>
+    {
         var partial = aggregation.accumulator.empty
         for (index, value) in values.enumerated() {
             aggregation.accumulator.add(value, at: EventPosition(time: EventTime(microseconds: Int64(index)), id: Self.noID), to: &partial)
@@ -41,7 +43,8 @@ import WeirTesting
         #expect(value(Sum<Double>(), [1e16, 1, 1e-16]) == .value(10_000_000_000_000_002))
         #expect(value(Sum<Double>(), [1e308, 1e308, -1e308]) == .value(1e308))
         #expect(value(Sum<Double>(), [1e308, 1e308]) == .overflow)
-        #expect(value(Sum<Double>(), [Double.leastNonzeroMagnitude, Double.leastNonzeroMagnitude]) == .value(2 * Double.leastNonzeroMagnitude))
+        #expect(
+            value(Sum<Double>(), [Double.leastNonzeroMagnitude, Double.leastNonzeroMagnitude]) == .value(2 * Double.leastNonzeroMagnitude))
         // Half of the last place, to even; and a little more than half.
         #expect(value(Sum<Double>(), [1, 1.1102230246251565e-16]) == .value(1))
         #expect(value(Sum<Double>(), [1, 1.1102230246251565e-16, Double.leastNonzeroMagnitude]) == .value(1.0000000000000002))
@@ -63,11 +66,12 @@ import WeirTesting
 
     /// Sums of random doubles against exact integer arithmetic: multiples of 2^-40, added in 128 bits.
     @Test func sumsAgainstIntegers() {
-        let seed = UInt64.random(in: 0 ..< 1 << 32)
+        let seed = UInt64.random(in: 0..<1 << 32)
         print("seed \(seed)")
         var random = SeededGenerator(seed: seed)
         for _ in 0..<200 {
-            let numbers = (0..<Int.random(in: 1...300, using: &random)).map { _ in Int64.random(in: -(1 << 52)...(1 << 52), using: &random) }
+            let numbers = (0..<Int.random(in: 1...300, using: &random)).map { _ in Int64.random(in: -(1 << 52)...(1 << 52), using: &random)
+            }
             let exact = numbers.reduce(Int128(0)) { $0 + Int128($1) }
             let result = value(Sum<Double>(), numbers.map { Double($0) / 1_099_511_627_776 })
             // Below 2^61 the conversion of the exact integer rounds once, as the sum must.
@@ -96,7 +100,8 @@ import WeirTesting
         var random = SeededGenerator(seed: 3)
         for _ in 0..<50 {
             let values = (0..<Int.random(in: 1...400, using: &random)).map { _ -> Double in
-                let magnitude = Double(sign: .plus, exponent: Int.random(in: -28...48, using: &random), significand: Double.random(in: 1..<2, using: &random))
+                let magnitude = Double(
+                    sign: .plus, exponent: Int.random(in: -28...48, using: &random), significand: Double.random(in: 1..<2, using: &random))
                 return Bool.random(using: &random) ? magnitude : Int.random(in: 0..<9, using: &random) == 0 ? 0 : -magnitude
             }
             for q in [0, 0.1, 0.5, 0.9, 0.99, 1] {

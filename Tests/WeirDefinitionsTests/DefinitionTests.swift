@@ -55,16 +55,27 @@ struct OrderScore: FeatureService {
 @Suite struct DefinitionTests {
     let start = EventTime(microseconds: 1_000_000_000)
 
-    func order(_ id: String, _ customer: Int?, _ amount: Int, _ channel: Order.Channel = .web, weight: Double? = nil, at seconds: Int64 = 0) -> Order {
-        Order(id: id, customer: customer, region: "a:b", amount: amount, weight: weight, channel: channel, eventTime: start.advanced(by: seconds * 1_000_000))
+    func order(_ id: String, _ customer: Int?, _ amount: Int, _ channel: Order.Channel = .web, weight: Double? = nil, at seconds: Int64 = 0)
+        -> Order
+    {
+        Order(
+            id: id, customer: customer, region: "a:b", amount: amount, weight: weight, channel: channel,
+            eventTime: start.advanced(by: seconds * 1_000_000))
     }
 
     @Test func featuresOfAView() throws {
-        let test = try FeatureTest { CustomerOrders.self; OrderScore.self }
+        let test = try FeatureTest {
+            CustomerOrders.self
+            OrderScore.self
+        }
         try test.add([order("1", 7, 10, .shop), order("2", 7, 30, weight: 2.5, at: 60), order("3", nil, 99), order("1", 7, 10, .shop)])
         let at = start.advanced(by: 120_000_000)
         let values = try test.values(of: "customer_orders", key: "007:a\\:b", at: at)
-        #expect(values.map(\.name) == ["orders_1h", "amount_total", "weighed", "mean_weight", "last_channel", "web_amount", "by_channel", "share", "weight_or_zero"])
+        #expect(
+            values.map(\.name) == [
+                "orders_1h", "amount_total", "weighed", "mean_weight", "last_channel", "web_amount", "by_channel", "share",
+                "weight_or_zero",
+            ])
         #expect(
             values.map(\.value) == [
                 .int(2), .int(40), .int(1), .double(2.5), .string("web"), .int(30),
@@ -77,7 +88,10 @@ struct OrderScore: FeatureService {
     }
 
     @Test func answersOfAService() throws {
-        let test = try FeatureTest { CustomerOrders.self; OrderScore.self }
+        let test = try FeatureTest {
+            CustomerOrders.self
+            OrderScore.self
+        }
         try test.add([order("1", 7, 10, .shop)])
         let at = start.advanced(by: 120_000_000)
         let request = #"{"customer": 7, "region": "a:b", "limit": 25.5}"#
@@ -85,7 +99,10 @@ struct OrderScore: FeatureService {
         #expect(texts(try test.answer("order_score", request, at: at)) == ["amount_total=10", "web_share=0.0", "over_limit=false"])
         // The session's event counts, its stored copy counts once, a later one does not.
         let session = [order("2", 7, 30, at: 120), order("1", 7, 10, .shop), order("3", 7, 1, at: 121), order("4", 8, 1)]
-        #expect(texts(try test.answer("order_score", request, at: at, session: session)) == ["amount_total=40", "web_share=0.75", "over_limit=true"])
+        #expect(
+            texts(try test.answer("order_score", request, at: at, session: session)) == [
+                "amount_total=40", "web_share=0.75", "over_limit=true",
+            ])
         // No key, no limit: empty values, null where an input is.
         #expect(
             texts(try test.answer("order_score", #"{"region": "x"}"#, at: at)) == ["amount_total=0", "web_share=null", "over_limit=null"])
@@ -127,6 +144,10 @@ struct OrderScore: FeatureService {
         #expect(message { LongStep.self }.contains("long_step.hopping"))
         #expect(message { Clash.self }.contains("clash.other"))
         #expect(message { Lonely.self }.contains("customer_orders, which is not in the catalog"))
-        #expect(message { CustomerOrders.self; CustomerOrders.self }.contains("customer_orders"))
+        #expect(
+            message {
+                CustomerOrders.self
+                CustomerOrders.self
+            }.contains("customer_orders"))
     }
 }

@@ -13,7 +13,14 @@ import WeirTesting
     static let hour: Int64 = 3_600_000_000
 
     static func catalog() throws -> CatalogPlan {
-        struct Builder { @CatalogBuilder var catalog: Catalog { HouseholdSpend.self; BasketActivity.self; StoreTraffic.self; CheckoutOffer.self } }
+        struct Builder {
+            @CatalogBuilder var catalog: Catalog {
+                HouseholdSpend.self
+                BasketActivity.self
+                StoreTraffic.self
+                CheckoutOffer.self
+            }
+        }
         return try CatalogPlan(Builder().catalog)
     }
 
@@ -42,7 +49,7 @@ import WeirTesting
     }
 
     @Test func treeEqualsScan() throws {
-        let seed = UInt64.random(in: 0 ..< 1 << 32)
+        let seed = UInt64.random(in: 0..<1 << 32)
         print("seed \(seed)")
         var random = SeededGenerator(seed: seed)
         let catalog = try Self.catalog()
@@ -64,7 +71,9 @@ import WeirTesting
                 try tree.insert(part.sorted())
             }
             for _ in 0..<60 {
-                let time = EventTime(microseconds: sorted.times.randomElement(using: &random)! + [0, 1, Self.hour, 28 * 24 * Self.hour].randomElement(using: &random)!)
+                let time = EventTime(
+                    microseconds: sorted.times.randomElement(using: &random)! + [0, 1, Self.hour, 28 * 24 * Self.hour].randomElement(
+                        using: &random)!)
                 let asOf = AsOf(time, isInclusive: Bool.random(using: &random))
                 let expected = try view.evaluate(rows: sorted, asOf: asOf, session: nil)
                 let got = try view.evaluate(nodes: nodes, asOf: asOf, session: nil, keptFrom: .min)
@@ -76,7 +85,7 @@ import WeirTesting
 
     /// Where a session's event is in the store already it counts once, wherever the store keeps it.
     @Test func sessionsAreMergedOnce() throws {
-        let seed = UInt64.random(in: 0 ..< 1 << 32)
+        let seed = UInt64.random(in: 0..<1 << 32)
         print("seed \(seed)")
         var random = SeededGenerator(seed: seed)
         let catalog = try Self.catalog()
@@ -158,10 +167,14 @@ import WeirTesting
         // Any damage is an error or other values, never a trap.
         for _ in 0..<2_000 {
             var damaged = bytes
-            for _ in 0..<Int.random(in: 1...3, using: &random) { damaged[Int.random(in: 0..<damaged.count, using: &random)] = UInt8.random(in: 0...255, using: &random) }
+            for _ in 0..<Int.random(in: 1...3, using: &random) {
+                damaged[Int.random(in: 0..<damaged.count, using: &random)] = UInt8.random(in: 0...255, using: &random)
+            }
             if Bool.random(using: &random) { damaged.removeLast(Int.random(in: 0..<damaged.count, using: &random)) }
             damaged.withUnsafeBytes { raw in
-                if let leaf = try? LeafView(raw, columns: catalog.views[1].columns), leaf.count < 1_000 { _ = leaf.rows(columns: catalog.views[1].columns) }
+                if let leaf = try? LeafView(raw, columns: catalog.views[1].columns), leaf.count < 1_000 {
+                    _ = leaf.rows(columns: catalog.views[1].columns)
+                }
             }
         }
     }
@@ -191,10 +204,13 @@ import WeirTesting
         for (view, key) in [(0, "1"), (2, "3"), (1, "5"), (1, "77"), (0, "2")] {
             for _ in 0..<30 {
                 let asOf = AsOf(EventTime(microseconds: batch.times.randomElement(using: &random)! + 1))
-                let expected = try engine.views[view].evaluate(nodes: memory.nodes(view: view, key: key), asOf: asOf, session: nil, keptFrom: .min)
-                let got = try reading.withReader { try $0.withEntity(view: view, key: key) { nodes, kept in
-                    try engine.views[view].evaluate(nodes: nodes, asOf: asOf, session: nil, keptFrom: kept)
-                } }
+                let expected = try engine.views[view].evaluate(
+                    nodes: memory.nodes(view: view, key: key), asOf: asOf, session: nil, keptFrom: .min)
+                let got = try reading.withReader {
+                    try $0.withEntity(view: view, key: key) { nodes, kept in
+                        try engine.views[view].evaluate(nodes: nodes, asOf: asOf, session: nil, keptFrom: kept)
+                    }
+                }
                 #expect(got?.results == expected?.results)
                 #expect(got?.isKnown == expected?.isKnown)
             }

@@ -11,7 +11,8 @@ import WeirHistory
 
     /// The list names every file of the folder, in order.
     @Test func listMatchesTheFolder() throws {
-        let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent("../../migrations").standardizedFileURL
+        let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent("../../migrations")
+            .standardizedFileURL
         let files = try FileManager.default.contentsOfDirectory(atPath: folder.path).filter { $0.hasSuffix(".sql") }.sorted()
         #expect(files == migrations.map { $0.name + ".sql" })
     }

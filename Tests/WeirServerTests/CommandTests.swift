@@ -151,7 +151,9 @@ import WeirServer
             let count = try client.ask("COMMAND", "COUNT")
             let commands = try client.ask("COMMAND")
             #expect(commands.hasPrefix("*" + count.dropFirst()))
-            #expect(try client.ask("COMMAND", "INFO", "ping", "nope") == "*2\r\n*10\r\n$4\r\nping\r\n:-1\r\n*1\r\n+fast\r\n:0\r\n:0\r\n:0\r\n*0\r\n*0\r\n*0\r\n*0\r\n$-1\r\n")
+            #expect(
+                try client.ask("COMMAND", "INFO", "ping", "nope")
+                    == "*2\r\n*10\r\n$4\r\nping\r\n:-1\r\n*1\r\n+fast\r\n:0\r\n:0\r\n:0\r\n*0\r\n*0\r\n*0\r\n*0\r\n$-1\r\n")
             #expect(try client.ask("COMMAND", "DOCS", "PING", "ping").hasPrefix("*2\r\n$4\r\nping\r\n*8\r\n$7\r\nsummary\r\n"))
             let info = try client.ask("INFO")
             #expect(info.contains("# Server\r\n") && info.contains("# Store\r\nshards:8\r\n"))

@@ -118,10 +118,12 @@ private func words(_ line: String) -> [String]? {
         #expect(parse(Array((ten + ten + "x\n").utf8), cuts: [], limits: limits).failure != nil)
         let many = frame((0..<100_000).map { _ in [UInt8(ascii: "a")] })
         #expect(parse(many, cuts: []).commands.first?.count == 100_000)
-        #expect(parse(frame((0..<11).map { _ in [0] }), cuts: [], limits: .unauthenticated).failure
-            == "Protocol error: unauthenticated multibulk length")
-        #expect(parse(frame([[UInt8](repeating: 0, count: 16_385)]), cuts: [], limits: .unauthenticated).failure
-            == "Protocol error: unauthenticated bulk length")
+        #expect(
+            parse(frame((0..<11).map { _ in [0] }), cuts: [], limits: .unauthenticated).failure
+                == "Protocol error: unauthenticated multibulk length")
+        #expect(
+            parse(frame([[UInt8](repeating: 0, count: 16_385)]), cuts: [], limits: .unauthenticated).failure
+                == "Protocol error: unauthenticated bulk length")
     }
 
     @Test func inlineQuotingIsRedis() {

@@ -32,6 +32,8 @@ struct ExportCommand: ParsableCommand {
             options: .init(asKnown: asKnown, isInclusive: inclusive)
         ) { progress.update(Int64($0), of: Int64($1), unit: "values") }
         progress.finish()
-        print("\(summary.rows) rows with \(plan.outputs.count) features in \(out), manifest in \(out).manifest.json (sha256 \(summary.sha256))")
+        print(
+            "\(summary.rows) rows with \(plan.outputs.count) features in \(out), manifest in \(out).manifest.json (sha256 \(summary.sha256))"
+        )
     }
 }

@@ -28,8 +28,10 @@ struct GetCommand: ParsableCommand {
     @Argument(help: "The service.") var service: String
     @Argument(help: "The request as a JSON object.") var request: String
     @Option(help: "The time asked for, as RFC 3339 or integer milliseconds; now by default.") var at: String?
-    @Option(help: ArgumentHelp("Events of the running session: a stream and a JSON array.", valueName: "stream=json")) var session: [String] = []
-    @Option(help: "What now is: the wall clock, or just after the latest event.") var clock: ClockKind = ClockKind(rawValue: Environment.string("clock") ?? "") ?? .wall
+    @Option(help: ArgumentHelp("Events of the running session: a stream and a JSON array.", valueName: "stream=json")) var session:
+        [String] = []
+    @Option(help: "What now is: the wall clock, or just after the latest event.") var clock: ClockKind =
+        ClockKind(rawValue: Environment.string("clock") ?? "") ?? .wall
 
     func run() throws {
         let lookups = try openLookups(data, clock: clock)

@@ -6,7 +6,8 @@ import WeirRecords
 
 struct RebuildCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "rebuild", abstract: "Make the online store anew from the history, also with other definitions or another number of shards.")
+        commandName: "rebuild",
+        abstract: "Make the online store anew from the history, also with other definitions or another number of shards.")
 
     @OptionGroup var data: DataOption
     @Option(name: .customLong("shards"), help: "Shards of the new store; by default as many as the old one has.") var shardsOption: Int?
@@ -47,7 +48,8 @@ struct DeadLettersCommand: ParsableCommand {
                 print(
                     [
                         String(letter.number), letter.stream, letter.kind, letter.source, String(letter.offset),
-                        TimeText.format(EventTime(microseconds: letter.ingestTime)), escaped(letter.reason), escaped(Self.shown(letter.raw)),
+                        TimeText.format(EventTime(microseconds: letter.ingestTime)), escaped(letter.reason),
+                        escaped(Self.shown(letter.raw)),
                     ].joined(separator: "\t"))
             }
         }

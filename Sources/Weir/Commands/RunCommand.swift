@@ -17,7 +17,8 @@ func wallClockNow() -> Int64 { wallClock() }
 struct ServerOptions: ParsableArguments {
     @Option(help: "The lookups' port (Redis protocol); 0 takes a free one.") var port: Int = Environment.int("port") ?? 6_400
     @Option(help: "The HTTP port; 0 takes a free one.") var http: Int = Environment.int("http") ?? 6_480
-    @Option(help: ArgumentHelp("The address that both ports bind to.", valueName: "address")) var bind: String = Environment.string("bind") ?? "127.0.0.1"
+    @Option(help: ArgumentHelp("The address that both ports bind to.", valueName: "address")) var bind: String =
+        Environment.string("bind") ?? "127.0.0.1"
     @Option(help: "What now is: the wall clock, or just after the latest event (for replays and demos).")
     var clock: ClockKind = ClockKind(rawValue: Environment.string("clock") ?? "") ?? .wall
     @Option(help: ArgumentHelp("How long a session that the server holds lives after its last event.", valueName: "seconds"))
@@ -204,7 +205,8 @@ struct RunCommand: ParsableCommand {
             consumer = try KafkaIngest(
                 options: .init(
                     brokers: brokers, options: try kafka.options(), groupID: kafkaGroup, start: try start(), topics: try topics()),
-                streams: catalog.streams, pipeline: writer.pipeline, history: writer.history) { report("warning: \($0)") }
+                streams: catalog.streams, pipeline: writer.pipeline, history: writer.history
+            ) { report("warning: \($0)") }
         }
         writer.pipeline.start { service.fail($0) }
         push.start { service.fail($0) }
@@ -227,7 +229,8 @@ struct RunCommand: ParsableCommand {
 struct ProduceCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "produce", abstract: "Write events from files to a topic, keyed and timestamped.",
-        discussion: "The key is that of the stream's first view; the timestamp is the event time. Malformed records are reported and left out.")
+        discussion:
+            "The key is that of the stream's first view; the timestamp is the event time. Malformed records are reported and left out.")
 
     @Argument(help: "The stream; its topic has the same name.") var stream: String
     @Argument(help: "The files.") var files: [String]
@@ -235,7 +238,8 @@ struct ProduceCommand: ParsableCommand {
     @Option(help: "By default by the file's name.") var format: FileFormat?
     @Option(help: "Another topic than the stream's.") var topic: String?
     @Option(help: "Makes the topic with so many partitions where there is none.") var partitions: Int?
-    @Option(help: ArgumentHelp("A setting of the topic that is made; may be repeated.", valueName: "key=value")) var topicOption: [String] = []
+    @Option(help: ArgumentHelp("A setting of the topic that is made; may be repeated.", valueName: "key=value")) var topicOption: [String] =
+        []
     @Flag(help: "Exit with 3 where there were malformed records.") var strict: Bool = Environment.flag("strict")
 
     func validate() throws {
@@ -256,7 +260,8 @@ struct ProduceCommand: ParsableCommand {
                 settings.removeAll { $0.0 == parts[0] }
                 settings.append((parts[0], parts[1]))
             }
-            try createTopic(brokers: brokers, options: try kafka.options(), topic: name, partitions: Int32(partitions), configuration: settings)
+            try createTopic(
+                brokers: brokers, options: try kafka.options(), topic: name, partitions: Int32(partitions), configuration: settings)
         }
         let producer = try KafkaProducer(brokers: brokers, options: try kafka.options())
         let handle = try producer.topic(name)

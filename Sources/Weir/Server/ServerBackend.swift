@@ -97,7 +97,8 @@ final class ServerBackend: FeatureBackend {
             let indexes = try features.map { names in
                 try names.map { name in
                     guard let index = plan.feature(named: name) else {
-                        throw LookupError("unknown feature '\(name)' of \(view); there are: \(plan.features.map(\.name).joined(separator: ", "))")
+                        throw LookupError(
+                            "unknown feature '\(name)' of \(view); there are: \(plan.features.map(\.name).joined(separator: ", "))")
                     }
                     return index
                 }
@@ -107,7 +108,8 @@ final class ServerBackend: FeatureBackend {
             }
             let wanted = indexes ?? Array(plan.features.indices)
             return ViewRow(
-                names: wanted.map { plan.features[$0].name }, values: wanted.map { evaluation.results[$0].value }, exists: evaluation.isKnown)
+                names: wanted.map { plan.features[$0].name }, values: wanted.map { evaluation.results[$0].value },
+                exists: evaluation.isKnown)
         }
     }
 
