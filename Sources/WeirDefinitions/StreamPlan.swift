@@ -52,10 +52,16 @@ package protocol StreamPlan: AnyObject, Sendable {
 
     /// Decodes records into events and reads every view's rows from them. What the event's own decoding refuses joins the
     /// malformed records.
-    func prepare(_ records: RecordBatch) -> PreparedBatch
+    ///
+    /// - Parameters:
+    ///   - view: reads the rows of this view alone (the others stay empty); nil reads all.
+    ///   - keyHashes: what the history has stored of each record; nil computes it from the keys of all views.
+    func prepare(_ records: RecordBatch, view: Int?, keyHashes: [UInt64]?) -> PreparedBatch
 }
 
 extension StreamPlan {
+    package func prepare(_ records: RecordBatch) -> PreparedBatch { prepare(records, view: nil, keyHashes: nil) }
+
     /// Everything that stored bytes depend on, as text.
     package var definition: String {
         var lines = ["stream \(name)" + (hasIDs ? "" : " without ids")]
@@ -102,7 +108,7 @@ final class TypedStream<E: Event>: StreamPlan {
     var name: String { E.stream }
     var hasIDs: Bool { E.ID.isPresent }
 
-    func prepare(_ records: RecordBatch) -> PreparedBatch {
+    func prepare(_ records: RecordBatch, view: Int?, keyHashes: [UInt64]?) -> PreparedBatch {
         var batch = PreparedBatch(records: records)
         var events: [E] = []
         events.reserveCapacity(records.rows.count)
@@ -116,7 +122,9 @@ final class TypedStream<E: Event>: StreamPlan {
                 batch.reject(row, error.description)
             }
         }
-        batch.views = typedViews.map { $0.rows(of: events) }
+        batch.views = typedViews.indices.map { index in
+            view == nil || view == index ? typedViews[index].rows(of: events) : ViewRows(columns: [])
+        }
         if let tooLong = batch.firstRowWithLongKey() {
             // Rare: leave these events out and read the rows again.
             batch.reject(batch.recordRows[tooLong], "its key is longer than \(Limits.keyBytesMax) bytes")
@@ -126,12 +134,15 @@ final class TypedStream<E: Event>: StreamPlan {
             let row = batch.recordRows[tooLong]
             rest.rows.remove(at: row)
             rest.cells.removeSubrange(row * width..<(row + 1) * width)
-            return prepare(rest)
+            return prepare(rest, view: view, keyHashes: nil)
         }
         batch.times = events.map(\.eventTime.microseconds)
         batch.ids.reserve(events.count)
-        for event in events { batch.ids.append(text: event.id.idText ?? "") }
-        batch.hashKeys()
+        if !hasIDs {
+            for _ in events { batch.ids.append(text: UnsafeRawBufferPointer(start: nil, count: 0)) }
+        }
+        for event in events where hasIDs { batch.ids.append(text: event.id.idText ?? "") }
+        if let keyHashes { batch.keyHashes = keyHashes } else { batch.hashKeys() }
         return batch
     }
 }

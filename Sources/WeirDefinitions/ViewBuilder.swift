@@ -81,7 +81,11 @@ struct TypedView<Source: Event>: Sendable {
             for row in events.indices {
                 if let key = key(events[row]) { rows.keys.append(text: key) } else { rows.keys.appendNull() }
                 var bits: UInt64 = 0
-                for (index, filter) in filters.enumerated() where filter.accepts(events[row]) { bits |= 1 << UInt64(index) }
+                var index = 0
+                while index < filters.count {
+                    if filters[index].accepts(events[row]) { bits |= 1 << UInt64(index) }
+                    index += 1
+                }
                 rows.filterBits.append(bits)
             }
             for (index, column) in columns.enumerated() {

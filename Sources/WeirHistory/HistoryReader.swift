@@ -42,7 +42,7 @@ package final class HistoryReader: Sendable {
         try queue.read { db in
             let statement = try db.cachedStatement(sql: sql)
             try statement.setArguments([key, start, end, ingestedBy ?? .max])
-            try fetch(statement.sqliteStatement, table, db) { batch in
+            try fetch(statement.sqliteStatement, table, db, view: viewIndex) { batch in
                 for row in 0..<batch.count { rows.append(batch, view: viewIndex, row: row) }
             }
         }
@@ -77,16 +77,17 @@ package final class HistoryReader: Sendable {
 
     /// Steps a `selectList` statement and hands over what it gives in batches.
     private func fetch(
-        _ handle: OpaquePointer, _ table: StreamTable, _ db: Database, lastSequence: inout Int64,
+        _ handle: OpaquePointer, _ table: StreamTable, _ db: Database, view: Int? = nil, lastSequence: inout Int64,
         _ body: (PreparedBatch) throws -> Void
     ) throws {
         defer { sqlite3_reset(handle) }
         let fields = table.stream.schema.fields
         var records = RecordBatch(schema: table.stream.schema)
         var sequences: [Int64] = []
+        var keyHashes: [UInt64] = []
         func flush() throws {
             if records.rows.isEmpty { return }
-            var batch = table.stream.prepare(records)
+            var batch = table.stream.prepare(records, view: view, keyHashes: keyHashes)
             guard batch.records.malformed.isEmpty else {
                 throw HistoryError(
                     "an event of '\(table.stream.name)' in the history does not decode any more: \(batch.records.malformed[0].reason)")
@@ -95,6 +96,7 @@ package final class HistoryReader: Sendable {
             try body(batch)
             records = RecordBatch(schema: table.stream.schema)
             sequences = []
+            keyHashes = []
         }
         while true {
             let code = sqlite3_step(handle)
@@ -105,6 +107,7 @@ package final class HistoryReader: Sendable {
             }
             lastSequence = sqlite3_column_int64(handle, 0)
             sequences.append(lastSequence)
+            keyHashes.append(UInt64(bitPattern: sqlite3_column_int64(handle, 1)))
             let start = records.bytes.count
             for (index, field) in fields.enumerated() {
                 records.cells.append(cell(handle, Int32(index + 2), field.type, &records.bytes))
@@ -116,10 +119,10 @@ package final class HistoryReader: Sendable {
     }
 
     private func fetch(
-        _ handle: OpaquePointer, _ table: StreamTable, _ db: Database, _ body: (PreparedBatch) throws -> Void
+        _ handle: OpaquePointer, _ table: StreamTable, _ db: Database, view: Int?, _ body: (PreparedBatch) throws -> Void
     ) throws {
         var last: Int64 = 0
-        try fetch(handle, table, db, lastSequence: &last, body)
+        try fetch(handle, table, db, view: view, lastSequence: &last, body)
     }
 
     private func cell(_ handle: OpaquePointer, _ column: Int32, _ type: FieldType, _ bytes: inout [UInt8]) -> Cell {

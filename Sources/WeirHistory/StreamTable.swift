@@ -80,9 +80,9 @@ package struct StreamTable: Sendable {
         return "INSERT OR IGNORE INTO \(name) (\(columns.joined(separator: ", "))) VALUES (\(marks))"
     }
 
-    /// `_seq`, `_ingest_time`, then the fields.
+    /// `_seq`, `_key_hash`, then the fields.
     var selectList: String {
-        (["_seq", "_ingest_time"] + stream.schema.fields.map { Self.quote($0.name) }).joined(separator: ", ")
+        (["_seq", "_key_hash"] + stream.schema.fields.map { Self.quote($0.name) }).joined(separator: ", ")
     }
 }
 

@@ -4,10 +4,12 @@ import Testing
 import WeirServer
 
 @Suite(.serialized) struct HTTPServerTests {
-    private func get(_ port: Int, _ path: String) throws -> String {
-        let client = try TestClient(port: port)
-        client.send("GET \(path) HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        return try client.readToEnd()
+    private func get(_ port: Int, _ path: String) async throws -> String {
+        try await offPool {
+            let client = try TestClient(port: port)
+            client.send("GET \(path) HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            return try client.readToEnd()
+        }
     }
 
     private func logger() -> Logger {
@@ -20,14 +22,14 @@ import WeirServer
         let state = StateBox()
         let server = try await HTTPServer.start(port: 0, logger: logger()) { state.value.withLock { $0 } }
         #expect(server.port > 0)
-        let health = try get(server.port, "/healthz")
+        let health = try await get(server.port, "/healthz")
         #expect(health.hasPrefix("HTTP/1.1 200 OK\r\n") && health.hasSuffix("\r\n\r\nok\n"))
-        let notReady = try get(server.port, "/readyz")
+        let notReady = try await get(server.port, "/readyz")
         #expect(notReady.hasPrefix("HTTP/1.1 503 "))
         #expect(notReady.hasSuffix("\r\n\r\nnot ready: shard 3 restores\n"))
         state.value.withLock { $0 = .ready }
-        #expect(try get(server.port, "/readyz").hasPrefix("HTTP/1.1 200 OK\r\n"))
-        let unknown = try get(server.port, "/nope")
+        #expect(try await get(server.port, "/readyz").hasPrefix("HTTP/1.1 200 OK\r\n"))
+        let unknown = try await get(server.port, "/nope")
         #expect(unknown.hasPrefix("HTTP/1.1 404 ") && unknown.contains("application/json"))
         #expect(unknown.hasSuffix(#"{"error":"not found","hint":"there are GET /healthz and GET /readyz"}"# + "\n"))
         let idle = try TestClient(port: server.port)

@@ -1,3 +1,4 @@
+import Dispatch
 import Glibc
 import Logging
 import Synchronization
@@ -104,8 +105,8 @@ final class FakeBackend: FeatureBackend {
     ) {
         guard stream == "purchases" else { return completion(.failure(CommandError("unknown stream '\(stream)'"))) }
         pushed.withLock { $0 += events }
-        Task.detached {
-            try? await Task.sleep(for: .milliseconds(5))
+        // Not a task: tests block the threads that run tasks.
+        DispatchQueue.global().asyncAfter(deadline: .now() + .milliseconds(5)) {
             completion(.success(events.count))
             completion(.failure(CommandError("a second completion must change nothing")))
         }
@@ -146,7 +147,14 @@ func withServer(
 
 struct SocketError: Error { let what: String }
 
-/// A blocking client socket; gives up after ten seconds.
+/// Runs blocking work on a thread of its own, so that the few threads that run tasks stay free.
+func offPool<T: Sendable>(_ work: @escaping @Sendable () throws -> T) async throws -> T {
+    try await withCheckedThrowingContinuation { continuation in
+        DispatchQueue.global().async { continuation.resume(with: Result { try work() }) }
+    }
+}
+
+/// A blocking client socket; gives up after thirty seconds.
 // The file descriptor is set once; tests share a client between threads only to write on one and read on the other.
 final class TestClient: @unchecked Sendable {
     private let descriptor: Int32
@@ -154,7 +162,7 @@ final class TestClient: @unchecked Sendable {
 
     init(port: Int) throws {
         descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-        var limit = timeval(tv_sec: 10, tv_usec: 0)
+        var limit = timeval(tv_sec: 30, tv_usec: 0)
         setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
         setsockopt(descriptor, SOL_SOCKET, SO_SNDTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
         var address = sockaddr_in()

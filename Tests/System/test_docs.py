@@ -1,0 +1,38 @@
+"""The commands that README and docs show really run."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+import subprocess
+
+import pytest
+
+from harness import REPOSITORY, WEIR
+
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+
+
+def blocks(page: pathlib.Path) -> list[str]:
+    return re.findall(r"<!-- test -->\n```sh\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
+def test_commands_of(page, tmp_path):
+    environment = dict(os.environ, DATA=str(tmp_path), PATH=f"{pathlib.Path(WEIR).parent}:{os.environ['PATH']}")
+    outputs = []
+    for block in blocks(page):
+        done = subprocess.run(["bash", "-euo", "pipefail", "-c", block], cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{block}\n{done.stdout}{done.stderr}"
+        outputs.append(done.stdout)
+    if page.name == "README.md":
+        text = page.read_text()
+        # What is shown is what comes.
+        assert '"purchases_28d": 22,' in outputs[1] and '"purchases_28d": 23,' in outputs[2]
+        for line in outputs[3].splitlines()[1:]:
+            assert line in text, line
+
+
+def test_commands_are_marked():
+    assert blocks(REPOSITORY / "README.md")
