@@ -98,6 +98,15 @@ package func weirFingerprint(of text: String) -> String {
     return String(repeating: "0", count: 16 - hex.count) + hex
 }
 
+/// The lines that only one of two definitions has: what the stores hold, and what the code says.
+package func definitionDifference(stored: String, code: String) -> String {
+    let storedLines = stored.split(separator: "\n")
+    let codeLines = code.split(separator: "\n")
+    let removed = storedLines.filter { !codeLines.contains($0) }.map { "  stored: \($0)" }
+    let added = codeLines.filter { !storedLines.contains($0) }.map { "  code:   \($0)" }
+    return (removed + added).joined(separator: "\n")
+}
+
 /// The rows that one view takes from a batch of events, column by column, one row an event.
 package struct ViewRows: Sendable {
     /// Canonical key texts; null where the view does not see the event.

@@ -108,7 +108,7 @@ package final class HistoryWriter {
             let old: String = recorded["definition"]
             throw HistoryError(
                 "stream '\(stream.name)' differs from the one that the history was made with:\n"
-                    + definitionDifference(old: old, new: stream.definition)
+                    + definitionDifference(stored: old, code: stream.definition)
                     + "\nway out: restore the definition, or use another --data directory and ingest again")
         }
         try db.execute(
@@ -354,13 +354,4 @@ private func bindText(_ handle: OpaquePointer, _ index: Int32, _ text: UnsafeRaw
 private func bindCopiedText(_ handle: OpaquePointer, _ index: Int32, _ text: UnsafeRawBufferPointer) {
     let transient = unsafeBitCast(-1, to: sqlite3_destructor_type.self)
     sqlite3_bind_text(handle, index, text.baseAddress?.assumingMemoryBound(to: CChar.self), Int32(text.count), transient)
-}
-
-/// The lines that only one of two definitions has.
-package func definitionDifference(old: String, new: String) -> String {
-    let oldLines = old.split(separator: "\n")
-    let newLines = new.split(separator: "\n")
-    let removed = oldLines.filter { !newLines.contains($0) }.map { "  stored: \($0)" }
-    let added = newLines.filter { !oldLines.contains($0) }.map { "  code:   \($0)" }
-    return (removed + added).joined(separator: "\n")
 }

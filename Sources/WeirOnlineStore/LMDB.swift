@@ -32,7 +32,7 @@ final class LMDBEnvironment: @unchecked Sendable {
     private let environment: OpaquePointer
     private let idle = Mutex<[LMDBReadTransaction]>([])
 
-    init(path: String, readOnly: Bool, isSynced: Bool, mapBytes: Int = 1 << 40) throws(LMDBError) {
+    init(path: String, readOnly: Bool, isSynced: Bool, mapBytes: Int = 1 << 36) throws(LMDBError) {
         self.path = path
         var environment: OpaquePointer?
         func check(_ code: Int32, _ operation: String) throws(LMDBError) {

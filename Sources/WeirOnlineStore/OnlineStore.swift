@@ -120,7 +120,7 @@ package final class OnlineStore: Sendable {
                 guard stored == definition else {
                     throw OnlineStoreError(
                         "the definitions differ from those that the online store in \(directory) was built with:\n"
-                            + Self.difference(old: stored, new: definition)
+                            + definitionDifference(stored: stored, code: definition)
                             + "\nway out: `weir rebuild` makes the online store anew from the history")
                 }
             } else if mayWrite {
@@ -133,13 +133,6 @@ package final class OnlineStore: Sendable {
                 throw OnlineStoreError("the online store in \(directory) is not complete; start `weir run` or `weir rebuild`")
             }
         }
-    }
-
-    private static func difference(old: String, new: String) -> String {
-        let old = old.split(separator: "\n")
-        let new = new.split(separator: "\n")
-        return (old.filter { !new.contains($0) }.map { "  store: \($0)" } + new.filter { !old.contains($0) }.map { "  code:  \($0)" })
-            .joined(separator: "\n")
     }
 
     // MARK: Reading

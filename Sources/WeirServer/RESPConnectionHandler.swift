@@ -1,5 +1,6 @@
 import Logging
 import NIOCore
+import Synchronization
 
 /// Tells a connection that the server stops: what has arrived is still answered, then the connection closes.
 struct StopRequested: Sendable {}
@@ -251,14 +252,20 @@ final class RESPConnectionHandler: ChannelDuplexHandler {
             awaitedReply = number
             let bound = NIOLoopBound(self, eventLoop: context.eventLoop)
             let eventLoop = context.eventLoop
+            let server = server
+            server.repliesAwaited.wrappingAdd(1, ordering: .relaxed)
+            let isGiven = AtomicFlag()
             start { result in
+                // A second reply changes nothing: the event loop may be gone by then.
+                guard isGiven.set() else { return }
+                defer { server.repliesAwaited.wrappingSubtract(1, ordering: .releasing) }
                 eventLoop.execute { bound.value.replied(number, result) }
             }
         }
     }
 
     private func replied(_ number: Int, _ result: Result<ReplyValue, CommandError>) {
-        // A connection that has closed meanwhile, or a second reply, changes nothing.
+        // The connection may have closed meanwhile.
         guard awaitedReply == number else { return }
         awaitedReply = nil
         switch result {
@@ -285,4 +292,12 @@ final class RESPConnectionHandler: ChannelDuplexHandler {
         server.commandsProcessed.wrappingAdd(commandsUncounted, ordering: .relaxed)
         commandsUncounted = 0
     }
+}
+
+/// True from the first call of `set` on.
+private final class AtomicFlag: Sendable {
+    private let value = Atomic<Bool>(false)
+
+    /// Whether this call was the first.
+    func set() -> Bool { !value.exchange(true, ordering: .relaxed) }
 }

@@ -118,7 +118,6 @@ package struct RESPParser: ~Copyable {
                 guard bytes[end] == 13, bytes[end + 1] == 10 else { return fail("expected CR LF after the bulk string") }
                 ranges.append(position..<end)
                 position = end + 2
-                searched = position
                 argumentsMissing -= 1
                 state = .bulkLength
                 if argumentsMissing == 0 {

@@ -93,10 +93,11 @@ package final class RESPServer: Sendable {
         try? await listener.close().get()
         for channel in connections.open { channel.pipeline.fireUserInboundEventTriggered(StopRequested()) }
         let deadline = ContinuousClock.now + limit
-        while !connections.open.isEmpty, ContinuousClock.now < deadline {
-            try? await Task.sleep(for: .milliseconds(5))
-        }
+        func isBusy() -> Bool { !connections.open.isEmpty || context.repliesAwaited.load(ordering: .acquiring) > 0 }
+        while isBusy(), ContinuousClock.now < deadline { try? await Task.sleep(for: .milliseconds(5)) }
         for channel in connections.open { channel.close(promise: nil) }
+        // A reply that still comes must find its event loop.
+        guard context.repliesAwaited.load(ordering: .acquiring) == 0 else { return }
         try? await group.shutdownGracefully()
     }
 

@@ -13,6 +13,8 @@ final class ServerContext: Sendable {
     let commandsProcessed = Atomic<Int>(0)
     let connectionsReceived = Atomic<Int>(0)
     let connectionsRejected = Atomic<Int>(0)
+    /// Replies that the backend has promised and not given.
+    let repliesAwaited = Atomic<Int>(0)
     private let nextID = Atomic<UInt64>(1)
     private let clients = Mutex<[UInt64: ClientRecord]>([:])
 

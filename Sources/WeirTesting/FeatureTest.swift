@@ -2,6 +2,7 @@ import Foundation
 import WeirAlgebra
 import WeirDefinitions
 import WeirEngine
+import WeirLookup
 import WeirRecords
 
 /// Runs a catalog in memory: events in, values at a time out. No disk, no network; the engine is the one of production.
@@ -111,18 +112,8 @@ public final class FeatureTest {
         let joined = try plan.joins.map { join in
             let number = catalog.views.firstIndex { $0 === join.view }!
             guard let key = join.key(decoded) else { return try engine.views[number].emptyEvaluation(asOf: AsOf(time)).results }
-            var session: EventRows?
-            if let batch, batch.records.schema.name == join.view.stream {
-                let viewIndex = catalog.stream(named: join.view.stream)!.viewIndex(join.view.name)!
-                var rows = EventRows(columns: join.view.columns)
-                for row in 0..<batch.count
-                where !batch.views[viewIndex].keys.isNull(row)
-                    && batch.views[viewIndex].keys.withText(row, { $0.elementsEqual(key.utf8) })
-                {
-                    rows.append(batch, view: viewIndex, row: row)
-                }
-                session = rows.sorted()
-            }
+            let viewIndex = catalog.stream(named: join.view.stream)!.viewIndex(join.view.name)!
+            let session = SessionEvents(batch.map { [$0] } ?? []).rows(of: join.view, viewIndex: viewIndex, key: key)
             return try evaluate(number, key: key, AsOf(time), session: session)
         }
         return zip(plan.outputs, plan.finish(decoded, joined)).map { ($0.name, $1.value) }

@@ -81,18 +81,36 @@ package struct TrainingSet {
             }
             return
         }
-        let start = times.indices.map { runtime.earliestReach(asOf: asOf($0)) }.min() ?? .min
-        let end = times.indices.map { asOf($0).end }.max() ?? .min
-        let rows = try history.rows(of: runtime.plan, key: key, from: start, to: end)
+        // Times whose windows overlap share one read; what lies between is not read at all.
+        let ordered = times.indices.sorted { times[$0] < times[$1] }
+        var first = 0
+        while first < ordered.count {
+            let start = runtime.earliestReach(asOf: asOf(ordered[first]))
+            var end = asOf(ordered[first]).end
+            var last = first + 1
+            while last < ordered.count, runtime.earliestReach(asOf: asOf(ordered[last])) <= end {
+                end = max(end, asOf(ordered[last]).end)
+                last += 1
+            }
+            let rows = try history.rows(of: runtime.plan, key: key, from: start, to: end)
+            try evaluate(runtime, rows, ordered[first..<last].map { ($0, asOf($0)) }, body)
+            first = last
+        }
+    }
+
+    /// Evaluates one entity at some times, from all rows that their windows reach.
+    private func evaluate(
+        _ runtime: ViewRuntime, _ rows: EventRows, _ times: [(index: Int, asOf: AsOf)], _ body: (Int, [FeatureResult]) -> Void
+    ) throws {
         if rows.count <= Self.rowsWithoutTree {
-            for index in times.indices { body(index, try runtime.evaluate(rows: rows, asOf: asOf(index), session: nil).results) }
+            for (index, asOf) in times { body(index, try runtime.evaluate(rows: rows, asOf: asOf, session: nil).results) }
             return
         }
         // A dense entity: tiles spare each of its rows the events inside of its windows.
         let nodes = MemoryNodes()
         try TimeTree(view: runtime, nodes: nodes).insert(rows)
-        for index in times.indices {
-            body(index, try runtime.evaluate(nodes: nodes, asOf: asOf(index), session: nil, keptFrom: .min)!.results)
+        for (index, asOf) in times {
+            body(index, try runtime.evaluate(nodes: nodes, asOf: asOf, session: nil, keptFrom: .min)!.results)
         }
     }
 

@@ -52,7 +52,37 @@ struct OrderScore: FeatureService {
     }
 }
 
+/// An aggregation of one's own: the greatest common divisor.
+struct CommonDivisor: Accumulation, Aggregation {
+    typealias Input = Int64
+    typealias Accumulator = CommonDivisor
+    var signature: String { "common_divisor" }
+    var empty: UInt64 { 0 }
+    func add(_ input: Int64, at position: EventPosition, to partial: inout UInt64) { merge(input.magnitude, into: &partial) }
+    func merge(_ other: UInt64, into partial: inout UInt64) {
+        var other = other
+        while other != 0 { (partial, other) = (other, partial % other) }
+    }
+    func encode(_ partial: UInt64, into writer: inout ByteWriter) { writer.writeVarint(partial) }
+    func decode(_ reader: inout ByteReader) throws(FormatError) -> UInt64 { try reader.readVarint() }
+    func value(of partial: UInt64, at time: EventTime) -> AggregateResult<Int> { partial == 0 ? .null : .value(Int(clamping: partial)) }
+}
+
+struct OwnAggregation: FeatureView {
+    typealias Subject = Customer
+    static func key(of order: Order) -> Customer.ID? { order.customer.map { CompositeKey($0, order.region) } }
+    let unit = Aggregate.custom(CommonDivisor(), \.amount, over: .lifetime)
+}
+
 @Suite struct DefinitionTests {
+    @Test func anAggregationOfOnesOwn() throws {
+        let events = (0..<30).map { AggregationLaws.Event(time: start, id: "\($0)", input: Int64(6 * $0)) }
+        #expect(AggregationLaws.violations(of: CommonDivisor(), events: events, seed: 3).isEmpty)
+        let test = try FeatureTest { OwnAggregation.self }
+        try test.add([order("1", 7, 12), order("2", 7, 18, at: 1)])
+        #expect(try test.value(of: "unit", in: "own_aggregation", key: "7:a\\:b", at: start.advanced(by: 2_000_000)) == .int(6))
+    }
+
     let start = EventTime(microseconds: 1_000_000_000)
 
     func order(_ id: String, _ customer: Int?, _ amount: Int, _ channel: Order.Channel = .web, weight: Double? = nil, at seconds: Int64 = 0)

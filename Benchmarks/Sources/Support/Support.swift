@@ -1,0 +1,85 @@
+import Foundation
+
+/// What a finished process took.
+public struct Usage: Sendable {
+    public var wallSeconds: Double
+    public var cpuSeconds: Double
+    public var peakBytes: Int
+    public var output: String
+}
+
+public struct BenchmarkFailure: Error, CustomStringConvertible {
+    public let description: String
+    public init(_ description: String) { self.description = description }
+}
+
+/// The repository's root and its release binary (or the one that WEIR names).
+public let repository = URL(fileURLWithPath: #filePath).appendingPathComponent("../../../..").standardizedFileURL
+public let weir = ProcessInfo.processInfo.environment["WEIR"] ?? repository.appendingPathComponent(".build/release/weir").path
+
+/// Runs a program to its end, with the kernel's accounting of it.
+public func run(_ program: String, _ arguments: [String]) throws -> Usage {
+    let output = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString).path
+    defer { unlink(output) }
+    var actions = posix_spawn_file_actions_t()
+    posix_spawn_file_actions_init(&actions)
+    posix_spawn_file_actions_addopen(&actions, 1, output, O_WRONLY | O_CREAT | O_TRUNC, 0o644)
+    posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0)
+    defer { posix_spawn_file_actions_destroy(&actions) }
+    var argv: [UnsafeMutablePointer<CChar>?] = ([program] + arguments).map { strdup($0) } + [nil]
+    defer { for argument in argv { free(argument) } }
+    let start = ContinuousClock.now
+    var pid: pid_t = 0
+    guard posix_spawnp(&pid, program, &actions, nil, &argv, environ) == 0 else { throw BenchmarkFailure("cannot start \(program)") }
+    var status: Int32 = 0
+    var usage = rusage()
+    guard wait4(pid, &status, 0, &usage) == pid, status == 0 else {
+        throw BenchmarkFailure("\(program) \(arguments.joined(separator: " ")) ended with status \(status)")
+    }
+    let wall = Double((ContinuousClock.now - start) / .microseconds(1)) / 1e6
+    func seconds(_ time: timeval) -> Double { Double(time.tv_sec) + Double(time.tv_usec) / 1e6 }
+    return Usage(
+        wallSeconds: wall, cpuSeconds: seconds(usage.ru_utime) + seconds(usage.ru_stime), peakBytes: Int(usage.ru_maxrss) * 1_024,
+        output: (try? String(contentsOfFile: output, encoding: .utf8)) ?? "")
+}
+
+public func median(_ values: [Double]) -> Double { values.sorted()[values.count / 2] }
+
+public func temporaryDirectory() throws -> String {
+    let path = FileManager.default.temporaryDirectory.appendingPathComponent("weir-benchmark-\(UUID().uuidString)").path
+    try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+    return path
+}
+
+/// Bytes that the files below a directory take on disk.
+public func diskBytes(_ directory: String) -> Int {
+    var total = 0
+    for name in FileManager.default.enumerator(atPath: directory)?.compactMap({ $0 as? String }) ?? [] {
+        var status = stat()
+        if stat(directory + "/" + name, &status) == 0, status.st_mode & S_IFMT == S_IFREG { total += Int(status.st_blocks) * 512 }
+    }
+    return total
+}
+
+/// `--name value` from the command line.
+public func option(_ name: String) -> String? {
+    let arguments = CommandLine.arguments
+    guard let index = arguments.firstIndex(of: "--" + name), index + 1 < arguments.count else { return nil }
+    return arguments[index + 1]
+}
+
+public var purchases: String { option("purchases") ?? repository.appendingPathComponent("features/data/purchases.csv").path }
+
+public func lines(of path: String) throws -> [Substring] {
+    try String(contentsOfFile: path, encoding: .utf8).split(separator: "\n")
+}
+
+public func printJSON(_ value: [String: Any]) throws {
+    let data = try JSONSerialization.data(withJSONObject: value, options: [.prettyPrinted, .sortedKeys])
+    print(String(decoding: data, as: UTF8.self))
+}
+
+public func rounded(_ value: Double, _ decimals: Int = 3) -> Double {
+    let scale = pow(10, Double(decimals))
+    return (value * scale).rounded() / scale
+}
