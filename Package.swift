@@ -82,7 +82,7 @@ let package = Package(
         .executableTarget(name: "Shop", dependencies: ["Weir", "ExampleFeatures"], swiftSettings: strict),
 
         tests("WeirAlgebraTests", ["WeirAlgebra", "WeirTesting"]),
-        tests("WeirRecordsTests", ["WeirRecords"]),
+        tests("WeirRecordsTests", ["WeirRecords", "WeirTesting"]),
         tests("WeirDefinitionsTests", ["Weir", "WeirDefinitions", "WeirTesting"]),
         tests("WeirEngineTests", ["WeirEngine", "WeirDefinitions", "WeirTesting", "WeirOnlineStore", "ExampleFeatures"]),
         tests("WeirHistoryTests", ["WeirHistory", "WeirDefinitions", "Migrations", "ExampleFeatures"]),
@@ -90,8 +90,8 @@ let package = Package(
         tests(
             "WeirServerTests",
             [
-                "WeirServer", .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
-                .product(name: "Logging", package: "swift-log"),
+                "WeirServer", "WeirTesting", .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"), .product(name: "Logging", package: "swift-log"),
             ]),
     ]
 )

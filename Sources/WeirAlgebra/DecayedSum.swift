@@ -77,8 +77,10 @@ public struct DecayedSumAccumulation: Accumulation {
             let span = try reader.readVarint()
             guard span <= UInt64(Self.spanMax) else { throw FormatError("a decayed sum over \(span) half-lives") }
             let (highest, overflow) = lowest.addingReportingOverflow(Int64(span))
-            guard !overflow else { throw FormatError("a decayed sum out of range") }
-            return .sum(try ExactSum(decoding: &reader), lowest: lowest, highest: highest)
+            // Beyond every event time, however short the half-life.
+            let times: ClosedRange<Int64> = -(1 << 60)...(1 << 60)
+            guard !overflow, times.contains(lowest), times.contains(highest) else { throw FormatError("a decayed sum out of range") }
+            return .sum(try ExactSum(decoding: &reader, timesPowersOfTwo: lowest...highest), lowest: lowest, highest: highest)
         default: throw FormatError("not a decayed sum")
         }
     }

@@ -194,12 +194,17 @@ public struct ExactSum: Hashable, Sendable {
         for chunk in sum.chunks { writer.write(UInt32(truncatingIfNeeded: chunk)) }
     }
 
-    public init(decoding reader: inout ByteReader) throws(FormatError) {
+    /// - Parameter exponents: the powers of two that the terms were added with. A stored sum that reaches beyond what such terms
+    ///   can reach is refused: merging it would take any amount of memory.
+    public init(decoding reader: inout ByteReader, timesPowersOfTwo exponents: ClosedRange<Int64> = 0...0) throws(FormatError) {
         let count = try reader.readCount(unit: 4)
         if count == 0 { return }
         let base = try reader.readSignedVarint()
-        guard (-(1 << 60)...(1 << 60)).contains(base), count <= Self.chunksMax else {
-            throw FormatError("a sum of \(count) chunks from \(base)")
+        // Squares of doubles reach from 2^-2150 to 2^2050, and 2^63 of them 64 bits further.
+        let lowest = (exponents.lowerBound - 2_176) >> 5
+        let highest = (exponents.upperBound + 2_144) >> 5
+        guard base >= lowest, base <= highest, Int64(count) <= highest - base + 1 else {
+            throw FormatError("a sum of \(count) chunks from \(base), which no sum reaches")
         }
         self.base = Int(base)
         chunks.reserveCapacity(count)
@@ -208,7 +213,4 @@ public struct ExactSum: Hashable, Sendable {
             chunks.append(index == count - 1 ? Int64(Int32(bitPattern: word)) : Int64(word))
         }
     }
-
-    /// More than any sum of doubles, squares or decayed terms can have.
-    static let chunksMax = 4_096
 }

@@ -49,9 +49,8 @@ import WeirTesting
     }
 
     @Test func treeEqualsScan() throws {
-        let seed = UInt64.random(in: 0..<1 << 32)
-        print("seed \(seed)")
-        var random = SeededGenerator(seed: seed)
+        var random = SeededGenerator()
+        let seed = random.seed
         let catalog = try Self.catalog()
         let view = ViewRuntime(catalog.views[0])
         for count in [1, 100, 129, 700, 3_000] {
@@ -85,9 +84,8 @@ import WeirTesting
 
     /// Where a session's event is in the store already it counts once, wherever the store keeps it.
     @Test func sessionsAreMergedOnce() throws {
-        let seed = UInt64.random(in: 0..<1 << 32)
-        print("seed \(seed)")
-        var random = SeededGenerator(seed: seed)
+        var random = SeededGenerator()
+        let seed = random.seed
         let catalog = try Self.catalog()
         for (number, plan) in catalog.views.enumerated() where number < 2 {
             let view = ViewRuntime(plan)

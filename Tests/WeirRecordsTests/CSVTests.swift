@@ -1,6 +1,7 @@
 import Testing
 import WeirAlgebra
 import WeirRecords
+import WeirTesting
 
 private struct Item: Codable, Equatable {
     var id: Int
@@ -126,7 +127,7 @@ private func items(_ text: String, max: Int = 64 << 10) throws -> [Item] {
 
     /// Random files over the characters that matter: no trap, no byte unread, and the same whole and in pieces.
     @Test func hostileFiles() throws {
-        var random = SeededRandom("hostileFiles")
+        var random = SeededGenerator("hostileFiles")
         let alphabet = Array("\"\"\"\",,\n\n\r1a.".utf8) + [0xC3, 0xFF]
         for _ in 0..<4_000 {
             let body = (0..<Int.random(in: 0...60, using: &random)).map { _ in alphabet.randomElement(using: &random)! }
@@ -155,7 +156,7 @@ private func items(_ text: String, max: Int = 64 << 10) throws -> [Item] {
     }
 
     @Test func writtenFieldsReadBack() throws {
-        var random = SeededRandom("writtenFieldsReadBack")
+        var random = SeededGenerator("writtenFieldsReadBack")
         let pieces = ["a", "\"", ",", "\n", "\r\n", "é", " ", "\r", "1"]
         for _ in 0..<2_000 {
             let fields = (0..<Int.random(in: 2...5, using: &random)).map { _ in

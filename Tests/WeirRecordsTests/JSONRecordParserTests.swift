@@ -2,6 +2,7 @@ import Foundation
 import Testing
 import WeirAlgebra
 import WeirRecords
+import WeirTesting
 
 private struct Anything: Codable { var value: [Int]? }
 private struct One<T: Codable>: Codable { var value: T }
@@ -156,8 +157,8 @@ private func reason(_ json: String, _ schema: RecordSchema) -> String {
 
     /// Doubles against the C library's `strtod`, to the bit: short ones, shortest forms, long ones, halfway cases, subnormals.
     @Test func doublesAreRoundedCorrectly() throws {
-        var random = SeededRandom("doublesAreRoundedCorrectly")
-        func digits(_ count: Int, _ random: inout SeededRandom) -> String {
+        var random = SeededGenerator("doublesAreRoundedCorrectly")
+        func digits(_ count: Int, _ random: inout SeededGenerator) -> String {
             (0..<count).map { _ in String(Int.random(in: 0...9, using: &random)) }.joined()
         }
         var texts = [
@@ -209,7 +210,7 @@ private func reason(_ json: String, _ schema: RecordSchema) -> String {
             var list: [String]
             var nested: [String: [Double]]
         }
-        var random = SeededRandom("randomRecordsAgreeWithFoundation")
+        var random = SeededGenerator("randomRecordsAgreeWithFoundation")
         let pieces = [
             "a", "é", "\"", "\\", "/", "\n", "\t", "\u{0}", "\u{1F}", "𝄞", "日本", " ", "\u{2028}", "{", "}", ",",
             "\u{7F}", "👩‍👩‍👧",
@@ -256,7 +257,7 @@ private func reason(_ json: String, _ schema: RecordSchema) -> String {
 
     /// Any bytes, and good records with a few bytes changed: one row or one reason, and never a trap.
     @Test func hostileBytes() throws {
-        var random = SeededRandom("hostileBytes")
+        var random = SeededGenerator("hostileBytes")
         let schema = try Mixed.schema
         let good = Array(
             #"{"name":"\u00e9a","count":12,"price":1.5e2,"is_member":true,"at":"2017-01-01T00:00:00Z","tags":[{"a":[1]}]}"#

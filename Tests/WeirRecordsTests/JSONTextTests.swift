@@ -2,6 +2,7 @@ import Foundation
 import Testing
 import WeirAlgebra
 import WeirRecords
+import WeirTesting
 
 @Suite struct JSONTextTests {
     @Test(
@@ -23,7 +24,7 @@ import WeirRecords
     }
 
     @Test func stringsAgainstFoundation() throws {
-        var random = SeededRandom("stringsAgainstFoundation")
+        var random = SeededGenerator("stringsAgainstFoundation")
         for code in 0..<0x800 as Range<UInt32> {
             let text = "a\(Character(UnicodeScalar(code)!))b"
             #expect(try JSONDecoder().decode([String].self, from: Data("[\(JSONText.string(text))]".utf8)) == [text])
@@ -36,7 +37,7 @@ import WeirRecords
     }
 
     @Test func doublesReadBackAsTheSameBits() throws {
-        var random = SeededRandom("doublesReadBackAsTheSameBits")
+        var random = SeededGenerator("doublesReadBackAsTheSameBits")
         struct One: Codable { var value: Double }
         for _ in 0..<20_000 {
             let value = Double(bitPattern: random.next())

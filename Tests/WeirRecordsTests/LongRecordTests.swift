@@ -1,6 +1,7 @@
 import Testing
 import WeirAlgebra
 import WeirRecords
+import WeirTesting
 
 private struct Item: Codable, Equatable {
     var id: Int
@@ -58,7 +59,7 @@ private let schema = try! RecordSchema.probe(Item.self, name: "items", timestamp
     }
 
     @Test func randomFilesWithASmallLimit() throws {
-        var random = SeededRandom("randomFilesWithASmallLimit")
+        var random = SeededGenerator("randomFilesWithASmallLimit")
         let alphabet = Array("\"\"\"\",,\n\r\naaaa1".utf8)
         for _ in 0..<6_000 {
             let body = (0..<Int.random(in: 0...80, using: &random)).map { _ in alphabet.randomElement(using: &random)! }

@@ -1,6 +1,7 @@
 import Testing
 import WeirAlgebra
 import WeirRecords
+import WeirTesting
 
 private let fieldNames = [
     "id", "household", "basket", "store", "product", "department", "category", "quantity", "price", "retail_discount",
@@ -30,7 +31,7 @@ private func json(_ fields: [String: String]) -> String {
 @Suite struct MalformedInputTests {
     /// 1,000 malformed lines among good ones: each with a reason that names the field that was spoilt and what is wrong with it.
     @Test func jsonLines() throws {
-        var random = SeededRandom("malformed jsonLines")
+        var random = SeededGenerator("malformed jsonLines")
         let schema = try Purchase.schema
         var file: [UInt8] = []
         var expected: [(offset: Int64, field: String?, reason: String)] = []
@@ -91,7 +92,7 @@ private func json(_ fields: [String: String]) -> String {
     }
 
     @Test func csv() throws {
-        var random = SeededRandom("malformed csv")
+        var random = SeededGenerator("malformed csv")
         let schema = try Purchase.schema
         var file = Array((fieldNames.joined(separator: ",") + "\n").utf8)
         func columns(_ purchase: Purchase) -> [String] {

@@ -1,6 +1,7 @@
 import Testing
 import WeirAlgebra
 import WeirRecords
+import WeirTesting
 
 #if canImport(Glibc)
     import Glibc
@@ -8,25 +9,7 @@ import WeirRecords
     import Darwin
 #endif
 
-/// SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014).
-struct SeededRandom: RandomNumberGenerator {
-    private var state: UInt64
-
-    /// The seed comes from `WEIR_TEST_SEED`, else from the system; it is printed, so that a failure can be replayed.
-    init(_ test: String) {
-        let seed = environment("WEIR_TEST_SEED").flatMap(UInt64.init) ?? UInt64.random(in: 0...UInt64(UInt32.max))
-        print("\(test): WEIR_TEST_SEED=\(seed)")
-        state = seed
-    }
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
-    }
-
+extension SeededGenerator {
     mutating func chance(_ oneIn: Int) -> Bool { Int.random(in: 0..<oneIn, using: &self) == 0 }
 }
 

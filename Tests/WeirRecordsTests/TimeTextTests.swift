@@ -2,6 +2,7 @@ import Foundation
 import Testing
 import WeirAlgebra
 import WeirRecords
+import WeirTesting
 
 @Suite struct TimeTextTests {
     @Test(
@@ -80,7 +81,7 @@ import WeirRecords
 
     /// Against Foundation's calendar, which shares no code with ours, and back through text.
     @Test func randomTimesAgreeWithTheCalendar() throws {
-        var random = SeededRandom("randomTimesAgreeWithTheCalendar")
+        var random = SeededGenerator("randomTimesAgreeWithTheCalendar")
         // From 1600, since Foundation changes to the Julian calendar in 1582.
         let range = Int64(-11_676_096_000)...253_402_300_799
         var calendar = Calendar(identifier: .gregorian)

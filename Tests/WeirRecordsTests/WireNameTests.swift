@@ -1,5 +1,6 @@
 import Testing
 import WeirRecords
+import WeirTesting
 
 @Suite struct WireNameTests {
     @Test(arguments: [
@@ -18,7 +19,7 @@ import WeirRecords
 
     /// Names of fields that have been mapped already stay, for words in any order with amounts of time between them.
     @Test func aWireNameIsItsOwnWireName() {
-        var random = SeededRandom("aWireNameIsItsOwnWireName")
+        var random = SeededGenerator("aWireNameIsItsOwnWireName")
         let words = ["Avg", "Price", "HTTP", "Daily", "X", "P90", "Größe", "Mo"]
         for _ in 0..<20_000 {
             let name = (0..<Int.random(in: 1...4, using: &random)).map { _ in

@@ -1,5 +1,6 @@
 import Testing
 import WeirServer
+import WeirTesting
 
 /// What a parser makes of bytes: the commands, then perhaps why it stopped.
 private struct Parsed: Equatable, CustomStringConvertible {
@@ -68,7 +69,7 @@ private func words(_ line: String) -> [String]? {
             #expect(parse(Self.stream, cuts: [cut]) == whole, "cut at \(cut)")
         }
         #expect(parse(Self.stream, cuts: Array(0...Self.stream.count)) == whole)
-        var generator = SeededGenerator(seed: seed())
+        var generator = SeededGenerator()
         for _ in 0..<500 {
             let cuts = (0..<Int.random(in: 1...30, using: &generator)).map { _ in
                 Int.random(in: 0...Self.stream.count, using: &generator)
@@ -147,7 +148,7 @@ private func words(_ line: String) -> [String]? {
 
     /// Random bytes, and requests with bytes changed: no trap, and the same whole as byte by byte.
     @Test func hostileBytesNeverTrap() {
-        var generator = SeededGenerator(seed: seed())
+        var generator = SeededGenerator()
         var failures = 0
         var commands = 0
         for round in 0..<(isLong ? 400_000 : 24_000) {

@@ -1,6 +1,7 @@
 import Logging
 import Testing
 import WeirServer
+import WeirTesting
 
 @Suite(.serialized) struct ServerTests {
     @Test func pipelinedRepliesComeInOrder() async throws {
@@ -56,7 +57,7 @@ import WeirServer
     /// A client that asks much and reads nothing must neither be cut nor hold up others; when it reads, all is there, once and
     /// in order. The sizes lie on both sides of every limit at which the server writes, blocks and reads on.
     @Test func aSlowReaderIsWaitedFor() async throws {
-        var generator = SeededGenerator(seed: seed())
+        var generator = SeededGenerator()
         let texts = (0..<400).map { number in
             let size = Int.random(in: 0..<[100, 100_000, 600_000].randomElement(using: &generator)!, using: &generator)
             return "\(number):" + String(repeating: "x", count: size)
@@ -158,7 +159,7 @@ import WeirServer
 
     /// Hostile bytes over sockets: an error or a closed connection, and a neighbour that is always answered.
     @Test func hostileBytesHurtNobody() async throws {
-        var generator = SeededGenerator(seed: seed())
+        var generator = SeededGenerator()
         try await withServer { server in
             let neighbour = try TestClient(port: server.port)
             for round in 0..<(isLong ? 20_000 : 2_000) {

@@ -5,29 +5,7 @@ import Synchronization
 import Testing
 import WeirAlgebra
 import WeirServer
-
-/// SplitMix64 (Steele, Lea, Flood, 2014).
-struct SeededGenerator: RandomNumberGenerator {
-    private var state: UInt64
-
-    init(seed: UInt64) { state = seed }
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
-    }
-}
-
-/// WEIR_TEST_SEED, or a new seed; printed so that a failure can be replayed.
-func seed(_ test: String = #function) -> UInt64 {
-    let given = getenv("WEIR_TEST_SEED").flatMap { UInt64(String(cString: $0)) }
-    let seed = given ?? UInt64.random(in: 0...UInt64.max)
-    print("\(test): WEIR_TEST_SEED=\(seed)")
-    return seed
-}
+import WeirTesting
 
 let isLong = getenv("WEIR_TEST_LONG") != nil
 

@@ -17,7 +17,12 @@ try spine.write(toFile: directory + "/spine.csv", atomically: true, encoding: .u
 var usages: [Usage] = []
 for _ in 0..<rounds {
     usages.append(
-        try run(weir, ["export", "checkout_offer", "--spine", directory + "/spine.csv", "--out", directory + "/out.csv", "--data", directory + "/data"]))
+        try run(
+            weir,
+            [
+                "export", "checkout_offer", "--spine", directory + "/spine.csv", "--out", directory + "/out.csv", "--data",
+                directory + "/data",
+            ]))
 }
 let wall = median(usages.map(\.wallSeconds))
 try printJSON([

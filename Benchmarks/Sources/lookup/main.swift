@@ -47,7 +47,8 @@ func measure(_ options: [String], _ command: [String]) throws -> [String: Any] {
 }
 
 let features = ["FEATURES.GET", "checkout_offer", request]
-let hmget = ["-r", "2500", "HMGET", "household_spend:__rand_int__"]
+let hmget =
+    ["-r", "2500", "HMGET", "household_spend:__rand_int__"]
     + ["avg_price_28d", "spend_28d", "purchases_28d", "min_price_28d", "max_price_28d", "spend_7d", "spend_1h", "spend_today"]
 try printJSON([
     "features_get_50_connections": try measure(["-c", "50"], features),
