@@ -2,7 +2,7 @@ import WeirAlgebra
 import WeirDefinitions
 
 // A leaf holds an entity's events of one time span, column by column, and is read in place.
-// docs/FORMATS.md describes it; LeafFormatTests pins it by golden bytes.
+// docs/FORMATS.md describes it; TimeTreeTests pins it by golden bytes.
 //
 //   u8 kind (1), u8 version (1), u16 sections, u32 rows
 //   then the sections: times, ids, tags, filter bits, columns…; each:

@@ -2,7 +2,7 @@ import WeirAlgebra
 import WeirDefinitions
 
 // A tile holds the partials of all events of its span, so that a window that contains the span needs none of them.
-// docs/FORMATS.md describes it; TileFormatTests pins it by golden bytes.
+// docs/FORMATS.md describes it; TimeTreeTests pins it by golden bytes.
 //
 //   u8 kind (2), u8 version (1), u16 slots, u64 rows, then slots × u32 end offset, then the partials
 //

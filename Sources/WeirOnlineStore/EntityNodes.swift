@@ -1,7 +1,7 @@
 import WeirAlgebra
 import WeirEngine
 
-// Keys of the online store. docs/FORMATS.md describes them; OnlineStoreTests pins them by golden bytes.
+// Keys of the online store. docs/FORMATS.md describes them; TimeTreeTests pins them.
 //
 //   0x00 name                                                     what concerns the shard as a whole
 //   0x01 u16 view, u16 length, entity key, 0x00                   an entity's base record
@@ -9,16 +9,16 @@ import WeirEngine
 //   0x02 u64 number                                               the outbox: what the shard decided, for history and topics
 //
 // Integers are big-endian, so that LMDB's order of bytes is the order of numbers.
-enum StoreKey {
+package enum StoreKey {
     static let meta: UInt8 = 0
     static let entity: UInt8 = 1
     static let outbox: UInt8 = 2
 
-    static func meta(_ name: String) -> [UInt8] { [meta] + Array(name.utf8) }
+    package static func meta(_ name: String) -> [UInt8] { [meta] + Array(name.utf8) }
 
     static func view(_ view: Int) -> [UInt8] { [entity, UInt8(view >> 8), UInt8(view & 0xff)] }
 
-    static func entity(view: Int, key: UnsafeRawBufferPointer) -> [UInt8] {
+    package static func entity(view: Int, key: UnsafeRawBufferPointer) -> [UInt8] {
         var bytes = self.view(view)
         bytes.reserveCapacity(key.count + 16)
         bytes.append(UInt8(key.count >> 8))
@@ -26,6 +26,17 @@ enum StoreKey {
         bytes.append(contentsOf: key)
         return bytes
     }
+
+    /// - Parameter prefix: the entity's part of the key.
+    package static func node(prefix: [UInt8], _ key: NodeKey) -> [UInt8] {
+        var bytes = prefix
+        bytes.append(1)
+        withUnsafeBytes(of: key.start.bigEndian) { bytes.append(contentsOf: $0) }
+        bytes.append(NodeKey.levelMax - key.level)
+        return bytes
+    }
+
+    package static func base(prefix: [UInt8]) -> [UInt8] { prefix + [0] }
 }
 
 /// The nodes of one entity in one transaction.
@@ -35,17 +46,11 @@ struct EntityNodes: NodeReading {
     let prefix: [UInt8]
 
     fileprivate func withKey<R>(_ key: NodeKey, _ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R {
-        var bytes = prefix
-        bytes.append(1)
-        withUnsafeBytes(of: key.start.bigEndian) { bytes.append(contentsOf: $0) }
-        bytes.append(NodeKey.levelMax - key.level)
-        return try bytes.withUnsafeBytes(body)
+        try StoreKey.node(prefix: prefix, key).withUnsafeBytes(body)
     }
 
     fileprivate func withBaseKey<R>(_ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R {
-        var bytes = prefix
-        bytes.append(0)
-        return try bytes.withUnsafeBytes(body)
+        try StoreKey.base(prefix: prefix).withUnsafeBytes(body)
     }
 
     private func node(_ entry: LMDBTransaction.Entry?) throws -> Node? {

@@ -178,6 +178,45 @@ import WeirTesting
     }
     static let goldenLeaf: UInt64 = 9_524_136_147_047_922_779
 
+    /// Everything that is stored of an entity: leaves, tiles with all partials, the base record of what has expired.
+    @Test(arguments: [(0, UInt64(18_125_520_695_810_906_162)), (1, 18_067_264_002_856_484_595), (2, 18_794_579_073_470_573)])
+    func storedNodesArePinned(number: Int, golden: UInt64) throws {
+        let catalog = try Self.catalog()
+        var random = SeededGenerator(seed: 31)
+        let view = ViewRuntime(catalog.views[number])
+        let batch = Self.batch(catalog.streams[0], 900, &random)
+        var rows = EventRows(columns: view.plan.columns)
+        for row in 0..<batch.count { rows.append(batch, view: number, row: row) }
+        let nodes = MemoryNodes()
+        let tree = TimeTree(view: view, nodes: nodes)
+        try tree.insert(rows.sorted())
+        try tree.expire(before: rows.sorted().times[300])
+        var stored = ByteWriter()
+        var position: NodeKey? = NodeKey(start: 0, level: NodeKey.levelMax)
+        var tiles = 0
+        while let key = position, let node = nodes.seek(key) {
+            stored.write(node.key.start)
+            stored.write(node.key.level)
+            stored.writeRaw(node.bytes)
+            tiles += node.isTile ? 1 : 0
+            // The next key: narrower at the same start, or the next start.
+            position =
+                node.key.level > 0
+                ? NodeKey(start: node.key.start, level: node.key.level - 1) : NodeKey(start: node.key.start + 1, level: NodeKey.levelMax)
+        }
+        if let base = nodes.base() { stored.writeRaw(base) }
+        #expect(tiles > 0)
+        #expect(stored.bytes.withUnsafeBytes { StableHash.xxh64($0) } == golden)
+    }
+
+    @Test func keysArePinned() {
+        #expect(StoreKey.meta("state") == [0, 115, 116, 97, 116, 101])
+        let entity = [UInt8]("ab".utf8).withUnsafeBytes { StoreKey.entity(view: 258, key: $0) }
+        #expect(entity == [1, 1, 2, 0, 2, 97, 98])
+        #expect(StoreKey.node(prefix: entity, NodeKey(start: 0x0102_0304_0506_0700, level: 2)) == entity + [1, 1, 2, 3, 4, 5, 6, 7, 0, 14])
+        #expect(StoreKey.base(prefix: entity) == entity + [0])
+    }
+
     /// The same through LMDB, in transactions.
     @Test func lmdbEqualsMemory() throws {
         var random = SeededGenerator(seed: 23)
