@@ -44,7 +44,7 @@ let package = Package(
         room("WeirOnlineStore", ["WeirEngine", "CLMDB"]),
         .target(
             name: "Migrations", path: "migrations", exclude: ["README.md"],
-            resources: [.embedInCode("001_history.sql")], swiftSettings: strict),
+            resources: [.embedInCode("001_history.sql"), .embedInCode("002_watermarks_and_windows.sql")], swiftSettings: strict),
         room(
             "WeirHistory",
             [
@@ -87,6 +87,9 @@ let package = Package(
         tests("WeirEngineTests", ["WeirEngine", "WeirDefinitions", "WeirTesting", "WeirOnlineStore", "ExampleFeatures"]),
         tests("WeirHistoryTests", ["WeirHistory", "WeirDefinitions", "Migrations", "ExampleFeatures"]),
         tests("WeirSourcesTests", ["WeirSources"]),
+        .testTarget(
+            name: "WeirConformanceTests", dependencies: ["Weir", "WeirDefinitions", "WeirEngine", "WeirHistory"], exclude: ["Tables"],
+            swiftSettings: strict),
         tests(
             "WeirServerTests",
             [

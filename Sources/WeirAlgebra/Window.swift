@@ -14,11 +14,14 @@ public struct Window: Hashable, Sendable {
     public let kind: Kind
     /// Microseconds; 0 for `lifetime`. An impossible length (not positive, not whole) is kept as nil and refused at start.
     public let length: Int64?
+    /// Microseconds by which tumbling and hopping windows are aligned off the epoch. An impossible one is kept as nil.
+    public let offset: Int64?
     let everyIsImpossible: Bool
 
-    private init(_ kind: Kind, _ length: Int64?, everyIsImpossible: Bool = false) {
+    private init(_ kind: Kind, _ length: Int64?, offset: Int64? = 0, everyIsImpossible: Bool = false) {
         self.kind = kind
         self.length = length
+        self.offset = offset
         self.everyIsImpossible = everyIsImpossible
     }
 
@@ -26,18 +29,24 @@ public struct Window: Hashable, Sendable {
     public static func sliding(_ length: Duration) -> Window { Window(.sliding, length.wholeMicroseconds) }
 
     /// `[floor(t − length, every), t)`: cheaper to keep than a sliding window, since its tail moves in steps.
-    public static func hopping(_ length: Duration, every: Duration) -> Window {
+    ///
+    /// - Parameter offset: moves the steps off the epoch; shorter than `every`.
+    public static func hopping(_ length: Duration, every: Duration, offset: Duration = .zero) -> Window {
         Window(
-            .hopping(every: every.wholeMicroseconds ?? 0), length.wholeMicroseconds,
+            .hopping(every: every.wholeMicroseconds ?? 0), length.wholeMicroseconds, offset: offset.wholeMicroseconds,
             everyIsImpossible: every.wholeMicroseconds == nil)
     }
 
     /// `[floor(t, length), t)`: the running window, aligned to the epoch in UTC.
-    public static func tumbling(_ length: Duration) -> Window { Window(.tumbling(closed: false), length.wholeMicroseconds) }
+    ///
+    /// - Parameter offset: moves the windows off the epoch, as for days of another time zone: `.hours(-8)`; shorter than the window.
+    public static func tumbling(_ length: Duration, offset: Duration = .zero) -> Window {
+        Window(.tumbling(closed: false), length.wholeMicroseconds, offset: offset.wholeMicroseconds)
+    }
 
     /// The last closed window of a tumbling one: `[floor(t, length) − length, floor(t, length))`.
     public var previous: Window {
-        if case .tumbling = kind { return Window(.tumbling(closed: true), length) }
+        if case .tumbling = kind { return Window(.tumbling(closed: true), length, offset: offset) }
         return Window(kind, nil)
     }
 
@@ -59,7 +68,40 @@ public struct Window: Hashable, Sendable {
             if every <= 0 { return "every must be positive" }
             if every > length { return "every must not be longer than the window" }
         }
+        guard let offset else { return "its offset must be a whole number of microseconds" }
+        if offset.magnitude >= UInt64(alignment ?? length) {
+            return "its offset must be shorter than \(kind == .tumbling(closed: false) ? "the window" : "every")"
+        }
         return nil
+    }
+
+    /// The length of the grid that tumbling and hopping windows are aligned to.
+    private var alignment: Int64? {
+        switch kind {
+        case .hopping(let every): every
+        case .tumbling: length
+        case .sliding, .session, .lifetime: nil
+        }
+    }
+
+    /// The start of the grid's step that holds a time.
+    private func aligned(_ time: EventTime) -> EventTime {
+        guard let alignment else { return time }
+        let offset = offset ?? 0
+        return time.advanced(by: -offset).floored(to: alignment).advanced(by: offset)
+    }
+
+    /// The fixed windows that hold an event, earliest first: `[k · every, k · every + length)` of a hopping window, the one
+    /// window of a tumbling one. Empty for windows that move with the time asked for.
+    public func windows(containing time: EventTime) -> [Range<Int64>] {
+        guard let alignment, let length, length > 0, alignment > 0 else { return [] }
+        var start = aligned(time).microseconds
+        var windows: [Range<Int64>] = []
+        while start > time.microseconds - length {
+            windows.append(start..<start + length)
+            start -= alignment
+        }
+        return windows.reversed()
     }
 
     /// The half-open span of time that counts at `t`. nil for a session, whose start the events decide.
@@ -67,10 +109,10 @@ public struct Window: Hashable, Sendable {
         let length = self.length ?? 0
         switch kind {
         case .sliding: return (t.advanced(by: -length), t)
-        case .hopping(let every): return (t.advanced(by: -length).floored(to: every), t)
-        case .tumbling(closed: false): return (t.floored(to: length), t)
+        case .hopping: return (aligned(t.advanced(by: -length)), t)
+        case .tumbling(closed: false): return (aligned(t), t)
         case .tumbling(closed: true):
-            let end = t.floored(to: length)
+            let end = aligned(t)
             return (end.advanced(by: -length), end)
         case .session: return nil
         case .lifetime: return (.distantPast, t)
@@ -80,10 +122,11 @@ public struct Window: Hashable, Sendable {
     /// A stable text, part of the view's fingerprint; lengths in microseconds.
     public var signature: String {
         let length = self.length ?? 0
+        let shift = offset == 0 ? "" : ",offset \(offset ?? 0)"
         switch kind {
         case .sliding: return "sliding(\(length))"
-        case .hopping(let every): return "hopping(\(length),\(every))"
-        case .tumbling(let closed): return closed ? "tumbling(\(length)).previous" : "tumbling(\(length))"
+        case .hopping(let every): return "hopping(\(length),\(every)\(shift))"
+        case .tumbling(let closed): return "tumbling(\(length)\(shift))" + (closed ? ".previous" : "")
         case .session: return "session(\(length))"
         case .lifetime: return "lifetime"
         }

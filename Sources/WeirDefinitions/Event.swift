@@ -28,7 +28,13 @@ public protocol Event: Codable, Sendable {
 
     /// The unit of event times given as numbers; nil (the default) accepts RFC 3339 text only.
     static var timestampUnit: TimestampUnit? { get }
-    /// Events older than the latest event time of the stream by more than this become dead letters. nil (the default): none.
+    /// How far out of order events may come inside a partition: the watermark stays this far behind its latest event. Zero by default.
+    static var disorder: Duration { get }
+    /// A partition that gave nothing for this long no longer holds the stream's watermark back. A minute by default; nil: never.
+    static var idleTimeout: Duration? { get }
+    /// A partition whose watermark is further ahead of the stream's than this waits for the others. A day by default; nil: never.
+    static var alignment: Duration? { get }
+    /// Events older than the stream's watermark by more than this become dead letters. nil (the default): none.
     static var lateness: Duration? { get }
     /// Events more than this ahead of their ingest time become dead letters. nil (the default): none.
     static var maxAhead: Duration? { get }
@@ -36,6 +42,9 @@ public protocol Event: Codable, Sendable {
 
 extension Event {
     public static var timestampUnit: TimestampUnit? { nil }
+    public static var disorder: Duration { .zero }
+    public static var idleTimeout: Duration? { .minutes(1) }
+    public static var alignment: Duration? { .days(1) }
     public static var lateness: Duration? { nil }
     public static var maxAhead: Duration? { nil }
 }

@@ -22,11 +22,15 @@ public protocol FeatureView: Sendable {
     /// Which entity an event is about; nil where it is about none, and then the view does not see it.
     static func key(of event: Source) -> Subject.ID?
 
+    /// Whether and how windows are written down when they close. nil (the default): not.
+    static var closedWindows: ClosedWindows? { get }
+
     init()
 }
 
 extension FeatureView {
     public static var name: String { wireName(String(describing: Self.self)) }
+    public static var closedWindows: ClosedWindows? { nil }
     public typealias Aggregate = Aggregations<Source>
 }
 

@@ -12,6 +12,11 @@ package enum Limits {
     package static let sessionsMax = 1_000_000
     /// Events that one leaf of an entity's time tree holds before it splits (one microsecond's events stay together).
     package static let leafRowsMax = 128
+    /// Hopping windows that one event is in, where a view has its closed windows written down.
+    package static let windowsPerEventMax: Int64 = 1_000
+    /// Microseconds that an event may be ahead of its ingest time and still move its stream's watermark, where the stream declares no
+    /// `maxAhead`.
+    package static let watermarkAheadMax: Int64 = 86_400_000_000
     /// Requests of one FEATURES.GET.
     package static let requestsPerCommandMax = 10_000
 }

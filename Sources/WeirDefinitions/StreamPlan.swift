@@ -46,7 +46,10 @@ package protocol StreamPlan: AnyObject, Sendable {
     var views: [ViewPlan] { get }
     /// False for streams whose events have no id: they are ordered by source position and not deduplicated.
     var hasIDs: Bool { get }
-    /// Microseconds; nil where the stream declares none.
+    /// Microseconds, as all that follow; nil where the stream declares none.
+    var disorder: Int64 { get }
+    var idleTimeout: Int64? { get }
+    var alignment: Int64? { get }
     var lateness: Int64? { get }
     var maxAhead: Int64? { get }
 
@@ -80,6 +83,9 @@ final class TypedStream<E: Event>: StreamPlan {
     let schema: RecordSchema
     let typedViews: [TypedView<E>]
     let views: [ViewPlan]
+    let disorder: Int64
+    let idleTimeout: Int64?
+    let alignment: Int64?
     let lateness: Int64?
     let maxAhead: Int64?
 
@@ -99,6 +105,10 @@ final class TypedStream<E: Event>: StreamPlan {
             }
             return whole
         }
+        disorder = try microseconds(E.disorder, "disorder") ?? 0
+        idleTimeout = try microseconds(E.idleTimeout, "idleTimeout")
+        if idleTimeout == 0 { throw DefinitionError("event \(E.self): idleTimeout must be positive") }
+        alignment = try microseconds(E.alignment, "alignment")
         lateness = try microseconds(E.lateness, "lateness")
         maxAhead = try microseconds(E.maxAhead, "maxAhead")
         typedViews = views

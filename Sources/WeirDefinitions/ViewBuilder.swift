@@ -68,6 +68,9 @@ struct TypedView<Source: Event>: Sendable {
             name: V.name, entity: V.Subject.name, keyTypeName: V.Subject.ID.keyTypeName, stream: Source.stream,
             columns: columns.map { .init(signature: $0.signature, type: $0.type) }, filterCount: filters.count,
             slots: slots, windows: windows, features: features,
+            closedWindows: try V.closedWindows.map { policy throws(DefinitionError) in
+                try ClosedWindowPlan(policy, view: V.name, windows: windows)
+            },
             canonicalKey: { V.Subject.ID(keyText: $0)?.keyText })
     }
 

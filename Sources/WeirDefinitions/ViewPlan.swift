@@ -38,12 +38,15 @@ package final class ViewPlan: Sendable {
     package let slots: [Slot]
     package let windows: [Window]
     package let features: [Feature]
+    /// nil where closed windows are not written down.
+    package let closedWindows: ClosedWindowPlan?
     /// A client's spelling of a key to the canonical one; nil for text that is no key of this entity.
     package let canonicalKey: @Sendable (String) -> String?
 
     package init(
         name: String, entity: String, keyTypeName: String, stream: String, columns: [Column], filterCount: Int,
-        slots: [Slot], windows: [Window], features: [Feature], canonicalKey: @escaping @Sendable (String) -> String?
+        slots: [Slot], windows: [Window], features: [Feature], closedWindows: ClosedWindowPlan?,
+        canonicalKey: @escaping @Sendable (String) -> String?
     ) {
         self.name = name
         self.entity = entity
@@ -54,6 +57,7 @@ package final class ViewPlan: Sendable {
         self.slots = slots
         self.windows = windows
         self.features = features
+        self.closedWindows = closedWindows
         self.canonicalKey = canonicalKey
     }
 
@@ -74,6 +78,18 @@ package final class ViewPlan: Sendable {
             }
         }
         return reach
+    }
+
+    /// The features whose values a closed window has: those over this window, and those derived from them alone.
+    package func features(over window: Int) -> [Int] {
+        var chosen: [Int] = []
+        for (number, feature) in features.enumerated() {
+            switch feature.computation {
+            case .aggregate(_, let own, _): if own == window { chosen.append(number) }
+            case .derived(let inputs, _): if inputs.allSatisfy(chosen.contains) { chosen.append(number) }
+            }
+        }
+        return chosen
     }
 
     package var hasLifetimeWindow: Bool { windows.contains { $0.kind == .lifetime } }

@@ -57,6 +57,20 @@ extension ViewRuntime {
         plan.windows.map { $0.bounds(at: asOf.time)?.start.microseconds ?? .min }.min() ?? .min
     }
 
+    /// The values of the features over one window, from exactly its rows, in order.
+    ///
+    /// - Parameter end: the window's end, at which they are asked for.
+    package func closedValues(window: Int, rows: EventRows, at end: EventTime) throws -> [(name: String, value: FeatureValue)] {
+        var results = Array(repeating: FeatureResult(.null, .nullValue), count: plan.features.count)
+        for group in groups where group.window == window { try group.evaluate([.rows(rows, 0..<rows.count)], at: end, into: &results) }
+        return plan.features(over: window).map { number in
+            if case .derived(let inputs, let compute) = plan.features[number].computation {
+                results[number].value = compute(inputs.map { results[$0].value })
+            }
+            return (plan.features[number].name, results[number].value)
+        }
+    }
+
     private func evaluate(
         _ timeline: some Timeline, asOf: AsOf, session: EventRows?, keptFrom: Int64
     ) throws -> Evaluation? {

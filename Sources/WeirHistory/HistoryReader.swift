@@ -32,21 +32,9 @@ package final class HistoryReader: Sendable {
         of view: ViewPlan, key: String, from start: Int64, to end: Int64, ingestedBy: Int64? = nil
     ) throws -> EventRows {
         let table = try table(view.stream)
-        var rows = EventRows(columns: view.columns)
-        guard start < end else { return rows }
-        let viewIndex = table.stream.viewIndex(view.name)!
-        let sql = """
-            SELECT \(table.selectList) FROM \(table.name)
-            WHERE \(StreamTable.keyColumn(view)) = ? AND \(table.timeColumn) >= ? AND \(table.timeColumn) < ? AND _ingest_time <= ?
-            """
-        try queue.read { db in
-            let statement = try db.cachedStatement(sql: sql)
-            try statement.setArguments([key, start, end, ingestedBy ?? .max])
-            try fetch(statement.sqliteStatement, table, db, view: viewIndex) { batch in
-                for row in 0..<batch.count { rows.append(batch, view: viewIndex, row: row) }
-            }
+        return try queue.read { db in
+            try EventFetcher(table: table, db: db).rows(of: view, key: key, from: start, to: end, ingestedBy: ingestedBy)
         }
-        return rows.sorted()
     }
 
     /// Every accepted event of a stream after a sequence number, in the order of acceptance, in batches.
@@ -56,7 +44,7 @@ package final class HistoryReader: Sendable {
         of stream: String, after sequence: Int64, upTo last: Int64 = .max, _ body: (PreparedBatch, Int64) throws -> Void
     ) throws {
         let table = try table(stream)
-        let sql = "SELECT \(table.selectList) FROM \(table.name) WHERE _seq > ? AND _seq <= ? ORDER BY _seq LIMIT \(batchRows)"
+        let sql = "SELECT \(table.selectList) FROM \(table.name) WHERE _seq > ? AND _seq <= ? ORDER BY _seq LIMIT \(EventFetcher.batchRows)"
         var position = sequence
         while true {
             // A statement a batch, so that no read transaction stays open while the caller works.
@@ -65,7 +53,7 @@ package final class HistoryReader: Sendable {
             try queue.read { db in
                 let statement = try db.cachedStatement(sql: sql)
                 try statement.setArguments([position, last])
-                try fetch(statement.sqliteStatement, table, db, lastSequence: &position) { batch = $0 }
+                try EventFetcher(table: table, db: db).fetch(statement.sqliteStatement, view: nil, lastSequence: &position) { batch = $0 }
             }
             guard let batch else { return }
             try body(batch, position)
@@ -73,11 +61,132 @@ package final class HistoryReader: Sendable {
         }
     }
 
-    private let batchRows = 8_192
+    package struct DeadLetter: Sendable {
+        package let number: Int64
+        package let stream: String
+        package let kind: String
+        package let reason: String
+        package let source: String
+        package let offset: Int64
+        package let ingestTime: Int64
+        package let raw: [UInt8]
+    }
+
+    package func deadLetters(stream: String? = nil, limit: Int = .max) throws -> [DeadLetter] {
+        try queue.read { db in
+            try Row.fetchAll(
+                db,
+                sql: """
+                    SELECT number, d.stream AS stream, d.kind AS kind, reason, "offset", ingest_time, raw,
+                           s.kind || ' ' || s.name || CASE WHEN s.kind = 'kafka' THEN '/' || s.partition ELSE '' END AS source
+                    FROM weir_dead_letters d JOIN weir_sources s ON s.id = d.source
+                    WHERE ?1 IS NULL OR d.stream = ?1 ORDER BY number LIMIT ?2
+                    """, arguments: [stream, limit]
+            ).map { row in
+                let raw: Data = row["raw"]
+                return DeadLetter(
+                    number: row["number"], stream: row["stream"], kind: row["kind"], reason: row["reason"], source: row["source"],
+                    offset: row["offset"], ingestTime: row["ingest_time"], raw: Array(raw))
+            }
+        }
+    }
+
+    package struct ClosedWindow: Sendable, Hashable {
+        package let window: String
+        package let key: String
+        package let start: Int64
+        package let end: Int64
+        package let revision: Int64
+        /// JSON; nil where the window was taken back.
+        package let values: String?
+    }
+
+    /// Every revision of a view's closed windows, by end, key, start and revision.
+    package func closedWindows(of view: String) throws -> [ClosedWindow] {
+        try queue.read { db in
+            try Row.fetchAll(
+                db,
+                sql: """
+                    SELECT "window", entity_key, window_start, window_end, revision, "values" FROM weir_closed_windows
+                    WHERE view = ? ORDER BY window_end, entity_key, window_start, revision
+                    """, arguments: [view]
+            ).map { row in
+                ClosedWindow(
+                    window: row["window"], key: row["entity_key"], start: row["window_start"], end: row["window_end"],
+                    revision: row["revision"], values: row["values"])
+            }
+        }
+    }
+
+    /// Records on their way to topics, after a number, in order.
+    package func outputs(after number: Int64, limit: Int = .max) throws -> [(number: Int64, record: OutputRecord)] {
+        try queue.read { db in
+            try Row.fetchAll(
+                db, sql: "SELECT number, topic, key, value FROM weir_output WHERE number > ? ORDER BY number LIMIT ?",
+                arguments: [number, limit]
+            ).map { row in (row["number"], OutputRecord(topic: row["topic"], key: row["key"], value: row["value"])) }
+        }
+    }
+
+    /// Counters of what is no row of its own: further copies of events, events that came too late for a closed window.
+    package func counters() throws -> [(stream: String, name: String, value: Int64)] {
+        try queue.read { db in
+            try Row.fetchAll(db, sql: "SELECT stream, name, value FROM weir_counters ORDER BY stream, name").map { row in
+                (row["stream"], row["name"], row["value"])
+            }
+        }
+    }
+
+    package func deadLetterCount() throws -> Int {
+        try queue.read { db in try Int.fetchOne(db, sql: "SELECT count(*) FROM weir_dead_letters") ?? 0 }
+    }
+
+    package func eventCount(stream: String) throws -> Int {
+        let table = try table(stream)
+        return try queue.read { db in try Int.fetchOne(db, sql: "SELECT count(*) FROM \(table.name)") ?? 0 }
+    }
+
+    /// Positions of all sources, for manifests and `META`: `kafka purchases/0` → `1234`.
+    package func positions() throws -> [(source: String, position: Int64)] {
+        try queue.read { db in
+            try Row.fetchAll(
+                db,
+                sql: """
+                    SELECT kind || ' ' || name || CASE WHEN kind = 'kafka' THEN '/' || partition ELSE '' END AS source, position
+                    FROM weir_sources ORDER BY 1, stream
+                    """
+            ).map { (source: $0["source"], position: $0["position"]) }
+        }
+    }
+}
+
+/// Reads a stream's rows on one connection, and decodes them into batches.
+struct EventFetcher {
+    let table: StreamTable
+    let db: Database
+
+    func rows(of view: ViewPlan, key: String, from start: Int64, to end: Int64, ingestedBy: Int64?) throws -> EventRows {
+        var rows = EventRows(columns: view.columns)
+        guard start < end else { return rows }
+        let viewIndex = table.stream.viewIndex(view.name)!
+        let statement = try db.cachedStatement(
+            sql: """
+                SELECT \(table.selectList) FROM \(table.name)
+                WHERE \(StreamTable.keyColumn(view)) = ? AND \(table.timeColumn) >= ? AND \(table.timeColumn) < ? AND _ingest_time <= ?
+                """)
+        try statement.setArguments([key, start, end, ingestedBy ?? .max])
+        var last: Int64 = 0
+        try fetch(statement.sqliteStatement, view: viewIndex, lastSequence: &last) { batch in
+            for row in 0..<batch.count { rows.append(batch, view: viewIndex, row: row) }
+        }
+        return rows.sorted()
+    }
+
+    static let batchRows = 8_192
 
     /// Steps a `selectList` statement and hands over what it gives in batches.
-    private func fetch(
-        _ handle: OpaquePointer, _ table: StreamTable, _ db: Database, view: Int? = nil, lastSequence: inout Int64,
+    func fetch(
+        _ handle: OpaquePointer, view: Int?, lastSequence: inout Int64,
         _ body: (PreparedBatch) throws -> Void
     ) throws {
         defer { sqlite3_reset(handle) }
@@ -113,16 +222,9 @@ package final class HistoryReader: Sendable {
                 records.cells.append(cell(handle, Int32(index + 2), field.type, &records.bytes))
             }
             records.rows.append(.init(raw: start..<start, offset: lastSequence))
-            if records.rows.count == batchRows { try flush() }
+            if records.rows.count == Self.batchRows { try flush() }
         }
         try flush()
-    }
-
-    private func fetch(
-        _ handle: OpaquePointer, _ table: StreamTable, _ db: Database, view: Int?, _ body: (PreparedBatch) throws -> Void
-    ) throws {
-        var last: Int64 = 0
-        try fetch(handle, table, db, view: view, lastSequence: &last, body)
     }
 
     private func cell(_ handle: OpaquePointer, _ column: Int32, _ type: FieldType, _ bytes: inout [UInt8]) -> Cell {
@@ -137,58 +239,6 @@ package final class HistoryReader: Sendable {
             let start = bytes.count
             bytes.append(contentsOf: text)
             return .text(start: start, count: text.count)
-        }
-    }
-
-    package struct DeadLetter: Sendable {
-        package let number: Int64
-        package let stream: String
-        package let kind: String
-        package let reason: String
-        package let source: String
-        package let offset: Int64
-        package let ingestTime: Int64
-        package let raw: [UInt8]
-    }
-
-    package func deadLetters(stream: String? = nil, limit: Int = .max) throws -> [DeadLetter] {
-        try queue.read { db in
-            try Row.fetchAll(
-                db,
-                sql: """
-                    SELECT number, d.stream AS stream, d.kind AS kind, reason, "offset", ingest_time, raw,
-                           s.kind || ' ' || s.name || CASE WHEN s.kind = 'kafka' THEN '/' || s.partition ELSE '' END AS source
-                    FROM weir_dead_letters d JOIN weir_sources s ON s.id = d.source
-                    WHERE ?1 IS NULL OR d.stream = ?1 ORDER BY number LIMIT ?2
-                    """, arguments: [stream, limit]
-            ).map { row in
-                let raw: Data = row["raw"]
-                return DeadLetter(
-                    number: row["number"], stream: row["stream"], kind: row["kind"], reason: row["reason"], source: row["source"],
-                    offset: row["offset"], ingestTime: row["ingest_time"], raw: Array(raw))
-            }
-        }
-    }
-
-    package func deadLetterCount() throws -> Int {
-        try queue.read { db in try Int.fetchOne(db, sql: "SELECT count(*) FROM weir_dead_letters") ?? 0 }
-    }
-
-    package func eventCount(stream: String) throws -> Int {
-        let table = try table(stream)
-        return try queue.read { db in try Int.fetchOne(db, sql: "SELECT count(*) FROM \(table.name)") ?? 0 }
-    }
-
-    /// Positions of all sources, for manifests and `META`: `kafka purchases/0` → `1234`.
-    package func positions() throws -> [(source: String, position: Int64)] {
-        try queue.read { db in
-            try Row.fetchAll(
-                db,
-                sql: """
-                    SELECT kind || ' ' || name || CASE WHEN kind = 'kafka' THEN '/' || partition ELSE '' END AS source, position
-                    FROM weir_sources ORDER BY 1, stream
-                    """
-            ).map { (source: $0["source"], position: $0["position"]) }
         }
     }
 }

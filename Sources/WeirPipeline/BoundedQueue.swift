@@ -23,10 +23,19 @@ final class BoundedQueue<Element: Sendable>: @unchecked Sendable {
     }
 
     /// Waits for an element, then takes as many as `fits` accepts, at least one. nil where the queue is closed and empty.
-    func receive(while fits: ([Element], Element) -> Bool) -> [Element]? {
+    ///
+    /// - Parameter timeout: seconds after which nothing is returned; nil waits for as long as it takes.
+    func receive(timeout: Double? = nil, while fits: ([Element], Element) -> Bool) -> [Element]? {
+        let deadline = timeout.map { Date(timeIntervalSinceNow: $0) }
         condition.lock()
         defer { condition.unlock() }
-        while elements.isEmpty, !isClosed { condition.wait() }
+        while elements.isEmpty, !isClosed {
+            if let deadline {
+                if !condition.wait(until: deadline) { return [] }
+            } else {
+                condition.wait()
+            }
+        }
         if elements.isEmpty { return nil }
         var taken: [Element] = []
         while let next = elements.first, taken.isEmpty || fits(taken, next) {

@@ -60,6 +60,13 @@ package final class WriterLock: Sendable {
     deinit { close(descriptor) }
 }
 
+/// Microseconds on a clock that never goes back.
+package func monotonicClock() -> Int64 {
+    var now = timespec()
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return Int64(now.tv_sec) * 1_000_000 + Int64(now.tv_nsec) / 1_000
+}
+
 /// Microseconds of the wall clock.
 package func wallClock() -> Int64 {
     var now = timespec()

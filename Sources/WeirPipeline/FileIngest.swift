@@ -1,6 +1,7 @@
 import Foundation
 import WeirAlgebra
 import WeirDefinitions
+import WeirEngine
 import WeirHistory
 import WeirRecords
 
@@ -138,6 +139,11 @@ package struct FileIngest {
             offset += Int64(used)
             carry.removeFirst(used)
         }
+        // A file that ends does not hold the watermark back.
+        try submit(
+            IncomingBatch(
+                batch: stream.prepare(RecordBatch(schema: stream.schema)), source: plan.source, nextOffset: offset,
+                detail: fingerprint.fingerprint.encoded, ingestTime: wallClock(), phase: .end))
     }
 
     /// Decodes the whole file, for those who do not keep positions.

@@ -1,6 +1,7 @@
 import Foundation
 import WeirAlgebra
 import WeirDefinitions
+import WeirEngine
 import WeirHistory
 import WeirRecords
 import WeirSources
@@ -116,6 +117,11 @@ package final class KafkaIngest: @unchecked Sendable {
                         try history.position(of: source)?.offset
                         ?? consumer.offset(of: isNew ? .earliest : options.start, topic: topic, partition: partition)
                     try consumer.add(topic: topic, partition: partition, offset: offset)
+                    // From here on the partition holds the watermark back, until it counts as idle.
+                    try pipeline.submit(
+                        IncomingBatch(
+                            batch: stream.prepare(RecordBatch(schema: stream.schema)), source: source, nextOffset: offset,
+                            ingestTime: wallClock(), phase: .start))
                     next[Part(topic: topic, partition: partition)] = offset
                 }
             } catch {

@@ -36,7 +36,8 @@ package final class Pipeline: @unchecked Sendable {
         /// What the shard has seen once this is applied.
         var sequence: Int64
         var latestEventTime: Int64
-        var expiryTime: Int64
+        /// For each view how far its stream is complete: what lies its reach and more before that may go.
+        var watermarks: [Int64]
         /// The number of submitted batches that this brings the shard to.
         var batches: Int
         var rows: Int
@@ -140,11 +141,21 @@ package final class Pipeline: @unchecked Sendable {
 
     // MARK: Threads
 
+    private static let secondsBetweenLooks = 1.0
+
     private func runHistory() throws {
         defer { for shard in shards { shard.close() } }
+        var lastLook = monotonicClock()
         // Batches that have come meanwhile share a transaction: small ones when caught up, large ones when behind.
-        while let incoming = input.receive(while: { taken, _ in taken.reduce(0) { $0 + $1.batch.count } < 65_536 }) {
-            let (accepted, summary) = try writer.commit(incoming)
+        while let incoming = input.receive(
+            timeout: Self.secondsBetweenLooks, while: { taken, _ in taken.reduce(0) { $0 + $1.batch.count } < 65_536 })
+        {
+            if Double(monotonicClock() - lastLook) > Self.secondsBetweenLooks * 1e6 {
+                lastLook = monotonicClock()
+                if try writer.tick(now: lastLook) { dispatch([], sequence: writer.latestSequence, batches: committed) }
+            }
+            if incoming.isEmpty { continue }
+            let (accepted, summary) = try writer.commit(incoming, now: monotonicClock())
             latestEventTime = writer.latestEventTime ?? .min
             progress.lock()
             committed += incoming.count
@@ -158,11 +169,10 @@ package final class Pipeline: @unchecked Sendable {
     }
 
     private func dispatch(_ accepted: [AcceptedBatch], sequence: Int64, batches: Int) {
-        // A far event must not make the stores let go of everything before it.
-        let expiryTime = min(latestEventTime, wallClock() + 86_400_000_000)
+        let watermarks = Self.watermarks(catalog, writer)
         var works = shards.map { _ in
             ShardWork(
-                slices: [], sequence: sequence, latestEventTime: latestEventTime, expiryTime: expiryTime, batches: batches, rows: 0)
+                slices: [], sequence: sequence, latestEventTime: latestEventTime, watermarks: watermarks, batches: batches, rows: 0)
         }
         for item in accepted where !item.rows.isEmpty {
             let numbers = viewNumbers(item.batch.records.schema.name)
@@ -196,13 +206,18 @@ package final class Pipeline: @unchecked Sendable {
                 transaction.state.appliedSequence = max(transaction.state.appliedSequence, work.sequence)
                 transaction.state.latestEventTime = max(transaction.state.latestEventTime, work.latestEventTime)
             }
-            try expire(transaction, at: works[works.count - 1].expiryTime)
+            try expire(transaction, at: works[works.count - 1].watermarks)
         }
     }
 
-    private func expire(_ transaction: OnlineStore.Writer, at time: Int64) throws {
+    /// For each view its stream's watermark; `Int64.min` where that is not known.
+    package static func watermarks(_ catalog: CatalogPlan, _ writer: HistoryWriter) -> [Int64] {
+        catalog.views.map { writer.watermark(of: $0.stream) ?? .min }
+    }
+
+    private func expire(_ transaction: OnlineStore.Writer, at watermarks: [Int64]) throws {
         for (number, view) in catalog.views.enumerated() {
-            let horizon = Self.horizon(view, at: time)
+            let horizon = Self.horizon(view, at: watermarks[number])
             if horizon > transaction.state.keptFrom[number] { try transaction.expire(view: number, before: horizon) }
         }
     }
@@ -223,12 +238,16 @@ package final class Pipeline: @unchecked Sendable {
     /// - Parameter body: is called with the number of events applied so far.
     package static func replay(
         catalog: CatalogPlan, history: HistoryReader, store: OnlineStore, upTo last: Int64, latestEventTime: Int64,
-        progress: (Int64) -> Void = { _ in }
+        watermarks: [Int64], progress: (Int64) -> Void = { _ in }
     ) throws {
         let engine = ShardEngine(views: store.runtimes)
         let states = try store.withReader { try $0.states() }
         var position = states.map(\.appliedSequence).min() ?? 0
-        let expiryTime = min(latestEventTime, wallClock() + 86_400_000_000)
+        if let ahead = states.map(\.appliedSequence).max(), ahead > last {
+            throw DataDirectoryError(
+                "the online store has applied events up to number \(ahead), the history ends at \(last): the history was replaced, or lost what was not synced; `weir rebuild` makes the online store anew from it"
+            )
+        }
         while position < last {
             let end = min(position + 32_768, last)
             var slices: [[(slice: ShardSlice, batch: PreparedBatch, viewNumbers: [Int])]] = states.map { _ in [] }
@@ -252,7 +271,7 @@ package final class Pipeline: @unchecked Sendable {
                     transaction.state.appliedSequence = end
                     transaction.state.latestEventTime = max(transaction.state.latestEventTime, latestEventTime)
                     for (number, view) in catalog.views.enumerated() {
-                        let horizon = horizon(view, at: expiryTime)
+                        let horizon = horizon(view, at: watermarks[number])
                         // Events are replayed in the order of acceptance: let go only at the end, of what lies before the horizon.
                         if end == last, horizon > transaction.state.keptFrom[number] {
                             try transaction.expire(view: number, before: horizon)

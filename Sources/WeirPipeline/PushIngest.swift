@@ -1,5 +1,6 @@
 import Foundation
 import WeirDefinitions
+import WeirEngine
 import WeirHistory
 import WeirRecords
 import WeirSources

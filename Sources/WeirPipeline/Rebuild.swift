@@ -21,7 +21,7 @@ package func rebuildOnlineStore(
         let store = try OnlineStore(directory: fresh, catalog: catalog, shards: count, mode: .write(isSynced: false))
         try Pipeline.replay(
             catalog: catalog, history: reader, store: store, upTo: writer.latestSequence,
-            latestEventTime: writer.latestEventTime ?? .min
+            latestEventTime: writer.latestEventTime ?? .min, watermarks: Pipeline.watermarks(catalog, writer)
         ) { progress($0, writer.latestSequence) }
     }
     sync()

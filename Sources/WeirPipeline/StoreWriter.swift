@@ -26,7 +26,8 @@ package final class StoreWriter: Sendable {
         store = try OnlineStore(directory: directory.online, catalog: catalog, shards: shards, mode: .write(isSynced: isSynced))
         let last = history.latestSequence
         try Pipeline.replay(
-            catalog: catalog, history: reader, store: store, upTo: last, latestEventTime: history.latestEventTime ?? .min
+            catalog: catalog, history: reader, store: store, upTo: last, latestEventTime: history.latestEventTime ?? .min,
+            watermarks: Pipeline.watermarks(catalog, history)
         ) { progress($0, last) }
         pipeline = Pipeline(catalog: catalog, writer: history, store: store)
     }

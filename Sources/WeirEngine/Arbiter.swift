@@ -1,0 +1,210 @@
+import WeirDefinitions
+import WeirRecords
+
+/// Decides, once for all stores, what becomes of what comes in: which events are accepted and in which order, what is a
+/// copy, a conflict, too late or too early; how far each stream is complete; which windows close.
+///
+/// It does no input or output itself: decisions go through the `HistoryTransaction` that it is given. It is a value, so that a
+/// transaction that fails leaves it as it was.
+package struct Arbiter: Sendable {
+    private struct StreamState: Sendable {
+        let plan: any StreamPlan
+        /// The views whose windows close, with their place among the stream's views.
+        let closers: [(position: Int, closer: WindowCloser)]
+        var watermarks: Watermarks<SourcePart>
+        var latestEventTime: Int64?
+        /// When the next window closes; nil where none is open.
+        var nextDue: Int64?
+        /// The watermark as it was last stored.
+        var storedWatermark: Int64?
+    }
+
+    /// What the history has stored of a stream.
+    package struct Restored: Sendable {
+        package var latestEventTime: Int64?
+        package var watermark: Int64?
+        /// The sources that were ever read, with their watermarks.
+        package var sources: [(source: SourcePart, watermark: Int64?)] = []
+        package var nextDue: Int64?
+
+        package init(
+            latestEventTime: Int64? = nil, watermark: Int64? = nil, sources: [(source: SourcePart, watermark: Int64?)] = [],
+            nextDue: Int64? = nil
+        ) {
+            self.latestEventTime = latestEventTime
+            self.watermark = watermark
+            self.sources = sources
+            self.nextDue = nextDue
+        }
+    }
+
+    /// The number of the last accepted event, over all streams.
+    package private(set) var lastSequence: Int64
+    private var streams: [String: StreamState] = [:]
+
+    /// - Parameter views: in the order of the catalog's.
+    package init(catalog: CatalogPlan, views: [ViewRuntime], lastSequence: Int64, restored: [String: Restored]) {
+        self.lastSequence = lastSequence
+        for stream in catalog.streams {
+            let stored = restored[stream.name] ?? Restored()
+            var watermarks = Watermarks<SourcePart>(
+                disorder: stream.disorder, idleTimeout: stream.idleTimeout, combined: stored.watermark)
+            // A source holds the watermark back again once it is heard of.
+            for (source, watermark) in stored.sources { watermarks.add(source, watermark: watermark, isIdle: true) }
+            let closers = stream.views.enumerated().compactMap { position, plan in
+                WindowCloser(views.first { $0.plan === plan }!).map { (position, $0) }
+            }
+            streams[stream.name] = StreamState(
+                plan: stream, closers: closers, watermarks: watermarks, latestEventTime: stored.latestEventTime,
+                nextDue: stored.nextDue, storedWatermark: stored.watermark)
+        }
+    }
+
+    /// The largest accepted event time of all streams.
+    package var latestEventTime: Int64? { streams.values.compactMap(\.latestEventTime).max() }
+
+    /// No event of the stream before this is expected; nil while that is not known.
+    package func watermark(of stream: String) -> Int64? { streams[stream]?.watermarks.combined }
+
+    package func watermark(of source: SourcePart) -> Int64? { streams[source.stream]?.watermarks.watermark(of: source) }
+
+    // MARK: Taking events
+
+    /// Takes a batch: accepted events get numbers in the order of the batch.
+    ///
+    /// - Parameter now: microseconds on a clock that never goes back, for idleness.
+    package mutating func take(
+        _ incoming: IncomingBatch, now: Int64, in transaction: some HistoryTransaction, _ summary: inout CommitSummary
+    ) throws -> AcceptedBatch {
+        let stream = incoming.source.stream
+        guard var state = streams[stream] else { throw ArbiterError.unknownStream(stream) }
+        defer { streams[stream] = state }
+        var batch = incoming.batch
+        // The push log speaks up only with events: it does not hold the others back before.
+        let input = state.watermarks.add(incoming.source, isIdle: incoming.source.kind == .push)
+        if incoming.phase == .start { state.watermarks.wake(input, now: now) }
+        var rows: [Int] = []
+        var sequences: [Int64] = []
+        rows.reserveCapacity(batch.count)
+        var letters: [DeadLetter] = []
+        var duplicates = 0
+        var lateWindows = 0
+        var lateForAll = 0
+
+        func letter(_ kind: DeadLetter.Kind, _ reason: String, raw: Range<Int>, offset: Int64, ingestTime: Int64) -> DeadLetter {
+            DeadLetter(
+                kind: kind, reason: reason, source: incoming.source, offset: offset, ingestTime: ingestTime,
+                raw: Array(batch.records.bytes[raw]))
+        }
+        func refuse(_ row: Int, _ kind: DeadLetter.Kind, _ reason: String) {
+            let info = batch.records.rows[batch.recordRows[row]]
+            letters.append(letter(kind, reason, raw: info.raw, offset: info.offset, ingestTime: incoming.ingestTime))
+        }
+
+        for row in 0..<batch.count {
+            let time = batch.times[row]
+            let ingestTime = incoming.ingestTimes?[batch.recordRows[row]] ?? incoming.ingestTime
+            let ahead = time.subtractingReportingOverflow(ingestTime)
+            let isTrusted = !ahead.overflow && ahead.partialValue <= state.plan.maxAhead ?? Limits.watermarkAheadMax
+            // The event itself cannot bring the watermark past its own time.
+            state.watermarks.observe(input, eventTime: time, now: now, countsForTime: isTrusted)
+            if let lateness = state.plan.lateness, let watermark = state.watermarks.combined, time < watermark - lateness {
+                refuse(row, .tooLate, "it is \(watermark - time) µs older than the stream's watermark; the stream allows \(lateness) µs")
+                continue
+            }
+            if let maxAhead = state.plan.maxAhead, !isTrusted {
+                refuse(row, .aheadOfTime, "it is \(ahead.partialValue) µs ahead of its ingest time; the stream allows \(maxAhead) µs")
+                continue
+            }
+            switch try transaction.insert(batch, row: row, sequence: lastSequence + 1, ingestTime: ingestTime, from: incoming) {
+            case .accepted:
+                lastSequence += 1
+                rows.append(row)
+                sequences.append(lastSequence)
+                state.latestEventTime = max(state.latestEventTime ?? .min, time)
+            case .duplicate:
+                duplicates += 1
+                continue
+            case .conflict:
+                refuse(row, .conflictingDuplicate, "an event with the same keys, event time and id but other content was accepted before")
+                continue
+            }
+            for (position, closer) in state.closers {
+                let keys = batch.views[position].keys
+                guard !keys.isNull(row) else { continue }
+                let key = keys.withText(row) { String(decoding: $0, as: UTF8.self) }
+                let result = try closer.add(time: time, key: key, watermark: state.watermarks.combined, in: transaction)
+                lateWindows += result.lateWindows
+                if result.isLate { lateForAll += 1 }
+                if let due = result.due { state.nextDue = min(state.nextDue ?? .max, due) }
+            }
+            try Self.closeDue(&state, in: transaction)
+        }
+        if incoming.phase == .end { state.watermarks.markIdle(incoming.source) }
+        try Self.closeDue(&state, in: transaction)
+        if !state.plan.hasIDs { batch.assignSequenceIDs(rows: rows, sequences: sequences) }
+
+        for malformed in batch.records.malformed {
+            letters.append(
+                letter(.malformed, malformed.reason, raw: malformed.raw, offset: malformed.offset, ingestTime: incoming.ingestTime))
+        }
+        for letter in letters { try transaction.add(letter) }
+        if duplicates > 0 { try transaction.count("duplicates", stream: stream, by: duplicates) }
+        if lateWindows > 0 { try transaction.count("late for a closed window", stream: stream, by: lateWindows) }
+        if lateForAll > 0 { try transaction.count("late for all its windows", stream: stream, by: lateForAll) }
+        try transaction.setPosition(
+            incoming.source, incoming.nextOffset, detail: incoming.detail, watermark: state.watermarks.watermark(of: incoming.source))
+        try Self.storeWatermark(&state, in: transaction)
+
+        summary.accepted += rows.count
+        summary.duplicates += duplicates
+        summary.deadLetters += letters.count
+        summary.lastSequence = lastSequence
+        return AcceptedBatch(batch: batch, rows: rows)
+    }
+
+    // MARK: Time
+
+    /// Looks at the clock: sources that gave nothing for long no longer hold watermarks back. Returns whether a watermark
+    /// moved, and `advance` has something to do.
+    package mutating func check(now: Int64) -> Bool {
+        var isMoved = false
+        for name in streams.keys {
+            streams[name]!.watermarks.check(now: now)
+            if streams[name]!.watermarks.combined != streams[name]!.storedWatermark { isMoved = true }
+        }
+        return isMoved
+    }
+
+    /// Closes what the watermarks that `check` moved have made due.
+    package mutating func advance(in transaction: some HistoryTransaction) throws {
+        for name in streams.keys.sorted() {
+            try Self.closeDue(&streams[name]!, in: transaction)
+            try Self.storeWatermark(&streams[name]!, in: transaction)
+        }
+    }
+
+    private static func closeDue(_ state: inout StreamState, in transaction: some HistoryTransaction) throws {
+        guard let due = state.nextDue, let watermark = state.watermarks.combined, due <= watermark else { return }
+        state.nextDue = nil
+        for (_, closer) in state.closers {
+            if let next = try closer.close(at: watermark, in: transaction) { state.nextDue = min(state.nextDue ?? .max, next) }
+        }
+    }
+
+    private static func storeWatermark(_ state: inout StreamState, in transaction: some HistoryTransaction) throws {
+        guard let watermark = state.watermarks.combined, watermark != state.storedWatermark else { return }
+        try transaction.setWatermark(watermark, stream: state.plan.name)
+        state.storedWatermark = watermark
+    }
+}
+
+package enum ArbiterError: Error, CustomStringConvertible {
+    case unknownStream(String)
+
+    package var description: String {
+        switch self {
+        case .unknownStream(let name): "the stream '\(name)' is not in the catalog"
+        }
+    }
+}

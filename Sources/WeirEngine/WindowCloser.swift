@@ -1,0 +1,173 @@
+import WeirAlgebra
+import WeirDefinitions
+import WeirRecords
+
+/// Writes down the closed windows of one view: once when the watermark passes them, and again for what comes late.
+struct WindowCloser: Sendable {
+    private let runtime: ViewRuntime
+    private let policy: ClosedWindowPlan
+
+    /// nil for a view whose windows are not written down.
+    init?(_ runtime: ViewRuntime) {
+        guard let policy = runtime.plan.closedWindows else { return nil }
+        self.runtime = runtime
+        self.policy = policy
+    }
+
+    private func series(_ window: Int) -> WindowSeries {
+        WindowSeries(view: runtime.plan.name, window: runtime.plan.windows[window].signature)
+    }
+
+    // MARK: Events
+
+    struct Added {
+        /// How many of its windows it came too late for; they stay as they are.
+        var lateWindows = 0
+        /// It came too late for all of its windows.
+        var isLate = false
+        /// When the earliest of the windows that it opened is due.
+        var due: Int64?
+    }
+
+    /// An event was accepted.
+    func add(time: Int64, key: String, watermark: Int64?, in transaction: some HistoryTransaction) throws -> Added {
+        var added = Added()
+        var windows = 0
+        var frozen = 0
+        for window in policy.windows {
+            let isSession = runtime.plan.windows[window].kind == .session
+            let touched: [(record: WindowRecord, isStored: Bool)?] =
+                isSession
+                ? [try session(window, time: time, key: key, watermark: watermark, in: transaction)]
+                : try runtime.plan.windows[window].windows(containing: EventTime(microseconds: time)).map {
+                    try fixed(window, $0, key: key, watermark: watermark, in: transaction)
+                }
+            for item in touched {
+                windows += 1
+                guard let item else {
+                    frozen += 1
+                    continue
+                }
+                var record = item.record
+                let isClosed = record.due <= watermark ?? .min
+                if isClosed {
+                    record.isOpen = false
+                    record.revision += 1
+                }
+                if isClosed || !item.isStored { try transaction.put(record, series(window)) }
+                if isClosed {
+                    let values = try values(window, record, in: transaction)
+                    try transaction.writeClosed(record, series(window), values: values)
+                    try emit(window, record, values, in: transaction)
+                } else {
+                    added.due = min(added.due ?? .max, record.due)
+                    if policy.emits == .updates { try emit(window, record, try values(window, record, in: transaction), in: transaction) }
+                }
+            }
+        }
+        added.lateWindows = frozen
+        added.isLate = windows > 0 && frozen == windows
+        return added
+    }
+
+    private func sum(_ time: Int64, _ duration: Int64) -> Int64 { EventTime(microseconds: time).advanced(by: duration).microseconds }
+
+    private func isFrozen(due: Int64, at watermark: Int64?) -> Bool {
+        guard let watermark, let revisionsFor = policy.revisionsFor else { return false }
+        let (last, overflow) = due.addingReportingOverflow(revisionsFor)
+        return !overflow && last <= watermark
+    }
+
+    /// nil where the window changes no more.
+    private func fixed(
+        _ window: Int, _ bounds: Range<Int64>, key: String, watermark: Int64?, in transaction: some HistoryTransaction
+    ) throws -> (record: WindowRecord, isStored: Bool)? {
+        let due = sum(bounds.upperBound, policy.allowedLateness)
+        if isFrozen(due: due, at: watermark) { return nil }
+        if let record = try transaction.window(series(window), key: key, start: bounds.lowerBound) { return (record, true) }
+        return (WindowRecord(key: key, start: bounds.lowerBound, end: bounds.upperBound, due: due, isOpen: true, revision: -1), false)
+    }
+
+    /// The session that the event is in, joined from those that it touches. nil where it would change no more.
+    private func session(
+        _ window: Int, time: Int64, key: String, watermark: Int64?, in transaction: some HistoryTransaction
+    ) throws -> (record: WindowRecord, isStored: Bool)? {
+        let gap = runtime.plan.windows[window].length ?? 0
+        // A session's end is its last event and the gap, so an event at its end still belongs to it. It is closed when the
+        // watermark is past its end: until then an event at the end may come.
+        func due(_ end: Int64) -> Int64 { sum(sum(end, policy.allowedLateness), 1) }
+        let end = sum(time, gap)
+        var joined = WindowRecord(key: key, start: time, end: end, due: due(end), isOpen: true, revision: -1)
+        let touched = try transaction.windows(series(window), key: key, from: time, through: end)
+            .filter { !isFrozen(due: $0.due, at: watermark) }
+        for record in touched {
+            joined.start = min(joined.start, record.start)
+            joined.end = max(joined.end, record.end)
+            joined.revision = max(joined.revision, record.revision)
+        }
+        joined.due = due(joined.end)
+        if touched.isEmpty, isFrozen(due: joined.due, at: watermark) { return nil }
+        for record in touched where record.start != joined.start || record.end != joined.end {
+            try transaction.remove(record, series(window))
+            if policy.emits == .updates { try emit(window, record, nil, in: transaction) }
+            guard !record.isOpen else { continue }
+            // It was written as closed, and there is no such session any more.
+            var retracted = record
+            retracted.revision += 1
+            joined.revision = max(joined.revision, retracted.revision)
+            try transaction.writeClosed(retracted, series(window), values: nil)
+        }
+        return (joined, touched.contains(joined))
+    }
+
+    // MARK: Closing
+
+    private static let windowsAtOnce = 1_024
+
+    /// Closes what is due. Returns when the next window is.
+    func close(at watermark: Int64, in transaction: some HistoryTransaction) throws -> Int64? {
+        var next: Int64?
+        for window in policy.windows {
+            let series = series(window)
+            while true {
+                let due = try transaction.dueWindows(series, at: watermark, limit: Self.windowsAtOnce)
+                for var record in due {
+                    record.isOpen = false
+                    record.revision += 1
+                    try transaction.put(record, series)
+                    let values = try values(window, record, in: transaction)
+                    try transaction.writeClosed(record, series, values: values)
+                    if policy.emits == .final { try emit(window, record, values, in: transaction) }
+                }
+                if due.count < Self.windowsAtOnce { break }
+            }
+            if let due = try transaction.nextDue(series) { next = min(next ?? .max, due) }
+        }
+        return next
+    }
+
+    // MARK: Values
+
+    private func values(_ window: Int, _ record: WindowRecord, in transaction: some HistoryTransaction) throws -> String {
+        let definition = runtime.plan.windows[window]
+        // Behind a session's last event there is none of its own.
+        let end = definition.kind == .session ? record.end - (definition.length ?? 0) + 1 : record.end
+        let rows = try transaction.rows(of: runtime.plan, key: record.key, from: record.start, to: end)
+        let values = try runtime.closedValues(window: window, rows: rows, at: EventTime(microseconds: record.end))
+        return "{" + values.map { "\"\($0.name)\":\($0.value.json)" }.joined(separator: ",") + "}"
+    }
+
+    private func emit(
+        _ window: Int, _ record: WindowRecord, _ values: String?, in transaction: some HistoryTransaction
+    ) throws {
+        guard let topic = policy.topic, policy.emits == .updates || record.revision == 0 else { return }
+        let value = """
+            {"view":"\(runtime.plan.name)","entity_key":\(FeatureValue.string(record.key).json),\
+            "window":"\(runtime.plan.windows[window].signature)",\
+            "window_start":"\(TimeText.format(EventTime(microseconds: record.start)))",\
+            "window_end":"\(TimeText.format(EventTime(microseconds: record.end)))","is_final":\(!record.isOpen),\
+            "revision":\(max(record.revision, 0)),"features":\(values ?? "null")}
+            """
+        try transaction.output(OutputRecord(topic: topic, key: record.key, value: value))
+    }
+}

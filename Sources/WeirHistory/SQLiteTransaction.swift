@@ -1,0 +1,255 @@
+import Foundation
+import GRDB
+import GRDBSQLite
+import WeirDefinitions
+import WeirEngine
+import WeirRecords
+
+/// The numbers that sources have in the history.
+final class SourceIDs {
+    fileprivate var ids: [SourcePart: Int64] = [:]
+
+    /// A transaction that gave numbers was rolled back.
+    func forget() { ids = [:] }
+}
+
+/// One transaction of `history.sqlite`.
+final class SQLiteTransaction: HistoryTransaction {
+    private let db: Database
+    private let tables: [String: StreamTable]
+    private let sourceIDs: SourceIDs
+    /// What the batch that is being inserted needs for each of its rows.
+    private var inserting: (source: SourcePart, id: Int64, table: StreamTable, handle: OpaquePointer)?
+
+    init(db: Database, tables: [String: StreamTable], sourceIDs: SourceIDs) {
+        self.db = db
+        self.tables = tables
+        self.sourceIDs = sourceIDs
+    }
+
+    // MARK: Events
+
+    func insert(
+        _ batch: PreparedBatch, row: Int, sequence: Int64, ingestTime: Int64, from incoming: IncomingBatch
+    ) throws -> Insertion {
+        if inserting?.source != incoming.source {
+            let table = tables[incoming.source.stream]!
+            inserting = (
+                incoming.source, try id(of: incoming.source), table, try db.cachedStatement(sql: table.insertSQL).sqliteStatement
+            )
+        }
+        let (_, source, table, handle) = inserting!
+        bind(batch, row, sequence: sequence, ingestTime: ingestTime, source: source, incoming, handle)
+        let code = sqlite3_step(handle)
+        sqlite3_reset(handle)
+        sqlite3_clear_bindings(handle)
+        guard code == SQLITE_DONE else {
+            throw HistoryError(
+                "writing to the history failed: \(String(cString: sqlite3_errmsg(db.sqliteConnection))) (SQLite code \(code))")
+        }
+        if sqlite3_changes(db.sqliteConnection) == 1 { return .accepted }
+        return try isSame(batch, row, table) ? .duplicate : .conflict
+    }
+
+    func rows(of view: ViewPlan, key: String, from start: Int64, to end: Int64) throws -> EventRows {
+        try EventFetcher(table: tables[view.stream]!, db: db).rows(of: view, key: key, from: start, to: end, ingestedBy: nil)
+    }
+
+    private func bind(
+        _ batch: PreparedBatch, _ row: Int, sequence: Int64, ingestTime: Int64, source: Int64, _ incoming: IncomingBatch,
+        _ handle: OpaquePointer
+    ) {
+        let recordRow = batch.recordRows[row]
+        sqlite3_bind_int64(handle, 1, sequence)
+        sqlite3_bind_int64(handle, 2, ingestTime)
+        sqlite3_bind_int64(handle, 3, source)
+        sqlite3_bind_int64(handle, 4, Int64(incoming.source.partition))
+        sqlite3_bind_int64(handle, 5, batch.records.rows[recordRow].offset)
+        sqlite3_bind_int64(handle, 6, Int64(bitPattern: batch.keyHashes[row]))
+        var index: Int32 = 7
+        for view in batch.views {
+            if view.keys.isNull(row) {
+                sqlite3_bind_null(handle, index)
+            } else {
+                view.keys.withText(row) { bindText(handle, index, $0) }
+            }
+            index += 1
+        }
+        let width = batch.records.schema.fields.count
+        for field in 0..<width {
+            switch batch.records.cells[recordRow * width + field] {
+            case .null: sqlite3_bind_null(handle, index)
+            case .int64(let value), .time(let value): sqlite3_bind_int64(handle, index, value)
+            case .float64(let value): sqlite3_bind_double(handle, index, value)
+            case .bool(let value): sqlite3_bind_int64(handle, index, value ? 1 : 0)
+            case .text(let start, let count): batch.records.withText(start: start, count: count) { bindText(handle, index, $0) }
+            }
+            index += 1
+        }
+    }
+
+    /// Whether the accepted event of the same identity has the same content.
+    private func isSame(_ batch: PreparedBatch, _ row: Int, _ table: StreamTable) throws -> Bool {
+        guard let idColumn = table.idColumn else { return true }
+        let columns = table.stream.schema.fields.map { StreamTable.quote($0.name) }.joined(separator: ", ")
+        let statement = try db.cachedStatement(
+            sql: "SELECT \(columns) FROM \(table.name) WHERE \(table.timeColumn) = ? AND \(idColumn) = ? AND _key_hash = ?")
+        let handle = statement.sqliteStatement
+        defer { sqlite3_reset(handle) }
+        sqlite3_bind_int64(handle, 1, batch.times[row])
+        let recordRow = batch.recordRows[row]
+        let idField = table.stream.schema.index(of: "id")!
+        if case .int64(let id) = batch.records.cell(row: recordRow, field: idField) {
+            sqlite3_bind_int64(handle, 2, id)
+        } else {
+            batch.ids.withText(row) { bindCopiedText(handle, 2, $0) }
+        }
+        sqlite3_bind_int64(handle, 3, Int64(bitPattern: batch.keyHashes[row]))
+        guard sqlite3_step(handle) == SQLITE_ROW else { return false }
+        for field in table.stream.schema.fields.indices {
+            let column = Int32(field)
+            let isNull = sqlite3_column_type(handle, column) == SQLITE_NULL
+            let same: Bool
+            switch batch.records.cell(row: recordRow, field: field) {
+            case .null: same = isNull
+            case .int64(let value), .time(let value): same = !isNull && sqlite3_column_int64(handle, column) == value
+            case .float64(let value): same = !isNull && sqlite3_column_double(handle, column) == value
+            case .bool(let value): same = !isNull && (sqlite3_column_int64(handle, column) != 0) == value
+            case .text(let start, let count):
+                same =
+                    !isNull
+                    && batch.records.withText(start: start, count: count) { text in
+                        let stored = UnsafeRawBufferPointer(
+                            start: sqlite3_column_text(handle, column), count: Int(sqlite3_column_bytes(handle, column)))
+                        return stored.elementsEqual(text)
+                    }
+            }
+            if !same { return false }
+        }
+        return true
+    }
+
+    // MARK: Sources
+
+    private func id(of source: SourcePart) throws -> Int64 {
+        if let id = sourceIDs.ids[source] { return id }
+        let key: StatementArguments = [source.kind.rawValue, source.name, source.partition, source.stream]
+        try db.execute(
+            sql: "INSERT OR IGNORE INTO weir_sources (kind, name, partition, stream, position) VALUES (?, ?, ?, ?, 0)", arguments: key)
+        let id = try Int64.fetchOne(
+            db, sql: "SELECT id FROM weir_sources WHERE kind = ? AND name = ? AND partition = ? AND stream = ?", arguments: key)!
+        sourceIDs.ids[source] = id
+        return id
+    }
+
+    func setPosition(_ source: SourcePart, _ position: Int64, detail: [UInt8]?, watermark: Int64?) throws {
+        try execute(
+            "UPDATE weir_sources SET position = ?, detail = coalesce(?, detail), watermark = ? WHERE id = ?",
+            [position, detail.map { Data($0) }, watermark, try id(of: source)])
+    }
+
+    func setWatermark(_ watermark: Int64, stream: String) throws {
+        try execute("INSERT OR REPLACE INTO weir_watermarks (stream, watermark) VALUES (?, ?)", [stream, watermark])
+    }
+
+    func add(_ letter: DeadLetter) throws {
+        try execute(
+            """
+            INSERT INTO weir_dead_letters (stream, kind, reason, source, "offset", ingest_time, raw) VALUES (?, ?, ?, ?, ?, ?, ?)
+            """,
+            [
+                letter.source.stream, letter.kind.rawValue, letter.reason, try id(of: letter.source), letter.offset, letter.ingestTime,
+                Data(letter.raw),
+            ])
+    }
+
+    func count(_ name: String, stream: String, by amount: Int) throws {
+        try execute(
+            """
+            INSERT INTO weir_counters (stream, name, value) VALUES (?, ?, ?)
+            ON CONFLICT DO UPDATE SET value = value + excluded.value
+            """, [stream, name, amount])
+    }
+
+    private func execute(_ sql: String, _ arguments: StatementArguments) throws {
+        try db.cachedStatement(sql: sql).execute(arguments: arguments)
+    }
+
+    // MARK: Windows
+
+    private static let windowColumns = "entity_key, window_start, window_end, due, is_open, revision"
+
+    private func windows(_ condition: String, _ arguments: StatementArguments) throws -> [WindowRecord] {
+        let statement = try db.cachedStatement(
+            sql: "SELECT \(Self.windowColumns) FROM weir_windows WHERE view = ? AND \"window\" = ? AND \(condition)")
+        return try Row.fetchAll(statement, arguments: arguments).map { row in
+            WindowRecord(
+                key: row["entity_key"], start: row["window_start"], end: row["window_end"], due: row["due"], isOpen: row["is_open"],
+                revision: row["revision"])
+        }
+    }
+
+    func window(_ series: WindowSeries, key: String, start: Int64) throws -> WindowRecord? {
+        try windows("entity_key = ? AND window_start = ?", [series.view, series.window, key, start]).first
+    }
+
+    func windows(_ series: WindowSeries, key: String, from first: Int64, through last: Int64) throws -> [WindowRecord] {
+        // By their ends, of which few are later than an event that comes in order.
+        try windows(
+            "entity_key = ? AND window_end >= ? AND +window_start <= ? ORDER BY window_start",
+            [series.view, series.window, key, first, last])
+    }
+
+    func put(_ record: WindowRecord, _ series: WindowSeries) throws {
+        try execute(
+            """
+            INSERT OR REPLACE INTO weir_windows (view, "window", \(Self.windowColumns)) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+            """,
+            [series.view, series.window, record.key, record.start, record.end, record.due, record.isOpen, record.revision])
+    }
+
+    func remove(_ record: WindowRecord, _ series: WindowSeries) throws {
+        try execute(
+            "DELETE FROM weir_windows WHERE view = ? AND \"window\" = ? AND entity_key = ? AND window_start = ?",
+            [series.view, series.window, record.key, record.start])
+    }
+
+    func dueWindows(_ series: WindowSeries, at watermark: Int64, limit: Int) throws -> [WindowRecord] {
+        try windows(
+            "is_open = 1 AND due <= ? ORDER BY due, window_end, entity_key LIMIT ?", [series.view, series.window, watermark, limit])
+    }
+
+    func nextDue(_ series: WindowSeries) throws -> Int64? {
+        try Int64.fetchOne(
+            db.cachedStatement(sql: "SELECT min(due) FROM weir_windows WHERE view = ? AND \"window\" = ? AND is_open = 1"),
+            arguments: [series.view, series.window])
+    }
+
+    func writeClosed(_ record: WindowRecord, _ series: WindowSeries, values: String?) throws {
+        try execute(
+            """
+            INSERT INTO weir_closed_windows (view, "window", entity_key, window_start, window_end, revision, "values")
+            VALUES (?, ?, ?, ?, ?, ?, ?)
+            """, [series.view, series.window, record.key, record.start, record.end, record.revision, values])
+    }
+
+    func output(_ record: OutputRecord) throws {
+        try execute("INSERT INTO weir_output (topic, key, value) VALUES (?, ?, ?)", [record.topic, record.key, record.value])
+    }
+}
+
+/// Binds text that stays where it is until the statement has been stepped.
+private func bindText(_ handle: OpaquePointer, _ index: Int32, _ text: UnsafeRawBufferPointer) {
+    // An empty buffer may have no address, which SQLite would take for NULL.
+    let address = text.baseAddress?.assumingMemoryBound(to: CChar.self)
+    if let address {
+        sqlite3_bind_text(handle, index, address, Int32(text.count), nil)
+    } else {
+        sqlite3_bind_text(handle, index, "", 0, nil)
+    }
+}
+
+private func bindCopiedText(_ handle: OpaquePointer, _ index: Int32, _ text: UnsafeRawBufferPointer) {
+    let transient = unsafeBitCast(-1, to: sqlite3_destructor_type.self)
+    sqlite3_bind_text(handle, index, text.baseAddress?.assumingMemoryBound(to: CChar.self), Int32(text.count), transient)
+}
