@@ -91,6 +91,9 @@ let package = Package(
             name: "WeirConformanceTests", dependencies: ["Weir", "WeirDefinitions", "WeirEngine", "WeirHistory"], exclude: ["Tables"],
             swiftSettings: strict),
         tests(
+            "WeirSimulationTests",
+            ["Weir", "WeirDefinitions", "WeirEngine", "WeirPipeline", "WeirRecords", "WeirSources", "WeirTesting"]),
+        tests(
             "WeirServerTests",
             [
                 "WeirServer", "WeirTesting", .product(name: "NIOCore", package: "swift-nio"),

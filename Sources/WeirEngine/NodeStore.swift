@@ -72,19 +72,25 @@ package protocol NodeWriting: NodeReading {
     func putBase(_ bytes: [UInt8]) throws
 }
 
-/// Nodes in memory: for feature tests, the simulation and the export.
-package final class MemoryNodes: NodeWriting {
-    // Each node's bytes have an allocation of their own, so that pointers stay valid until the node itself is replaced.
+/// An entity's nodes in memory. A value: a copy shares its bytes until one of them changes.
+package struct NodeTable: Sendable {
+    /// Bytes with an allocation of their own, so that pointers stay valid until the node itself is replaced.
+    private final class Block: @unchecked Sendable {
+        // Never changed after it is made.
+        let bytes: UnsafeRawBufferPointer
+        init(_ source: [UInt8]) {
+            let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: source.count, alignment: 8)
+            memory.copyBytes(from: source)
+            bytes = UnsafeRawBufferPointer(memory)
+        }
+        deinit { bytes.deallocate() }
+    }
+
     private var keys: [NodeKey] = []
-    private var values: [UnsafeMutableRawBufferPointer] = []
-    private var baseValue: UnsafeMutableRawBufferPointer?
+    private var blocks: [Block] = []
+    private var baseBlock: Block?
 
     package init() {}
-
-    deinit {
-        for value in values { value.deallocate() }
-        baseValue?.deallocate()
-    }
 
     private func lowerBound(_ key: NodeKey) -> Int {
         var low = 0
@@ -96,44 +102,50 @@ package final class MemoryNodes: NodeWriting {
         return low
     }
 
+    private func node(_ index: Int) -> Node { Node(key: keys[index], bytes: blocks[index].bytes) }
+
     package func seek(_ key: NodeKey) -> Node? {
         let index = lowerBound(key)
-        return index < keys.count ? Node(key: keys[index], bytes: UnsafeRawBufferPointer(values[index])) : nil
+        return index < keys.count ? node(index) : nil
     }
 
     package func seekBefore(_ key: NodeKey) -> Node? {
         let index = lowerBound(key) - 1
-        return index >= 0 ? Node(key: keys[index], bytes: UnsafeRawBufferPointer(values[index])) : nil
+        return index >= 0 ? node(index) : nil
     }
 
-    package func base() -> UnsafeRawBufferPointer? { baseValue.map { UnsafeRawBufferPointer($0) } }
+    package func base() -> UnsafeRawBufferPointer? { baseBlock?.bytes }
 
-    private static func copy(_ bytes: [UInt8]) -> UnsafeMutableRawBufferPointer {
-        let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: bytes.count, alignment: 8)
-        memory.copyBytes(from: bytes)
-        return memory
-    }
-
-    package func put(_ key: NodeKey, _ bytes: [UInt8]) {
+    package mutating func put(_ key: NodeKey, _ bytes: [UInt8]) {
         let index = lowerBound(key)
         if index < keys.count, keys[index] == key {
-            values[index].deallocate()
-            values[index] = Self.copy(bytes)
+            blocks[index] = Block(bytes)
         } else {
             keys.insert(key, at: index)
-            values.insert(Self.copy(bytes), at: index)
+            blocks.insert(Block(bytes), at: index)
         }
     }
 
-    package func delete(_ key: NodeKey) {
+    package mutating func delete(_ key: NodeKey) {
         let index = lowerBound(key)
         guard index < keys.count, keys[index] == key else { return }
         keys.remove(at: index)
-        values.remove(at: index).deallocate()
+        blocks.remove(at: index)
     }
 
-    package func putBase(_ bytes: [UInt8]) {
-        baseValue?.deallocate()
-        baseValue = Self.copy(bytes)
-    }
+    package mutating func putBase(_ bytes: [UInt8]) { baseBlock = Block(bytes) }
+}
+
+/// The same behind a reference: for feature tests and the export.
+package final class MemoryNodes: NodeWriting {
+    private var table = NodeTable()
+
+    package init() {}
+
+    package func seek(_ key: NodeKey) -> Node? { table.seek(key) }
+    package func seekBefore(_ key: NodeKey) -> Node? { table.seekBefore(key) }
+    package func base() -> UnsafeRawBufferPointer? { table.base() }
+    package func put(_ key: NodeKey, _ bytes: [UInt8]) { table.put(key, bytes) }
+    package func delete(_ key: NodeKey) { table.delete(key) }
+    package func putBase(_ bytes: [UInt8]) { table.putBase(bytes) }
 }

@@ -171,8 +171,12 @@ package final class ViewRuntime: Sendable {
     let runners: [any SlotRunner]
     let groups: [any WindowGroup]
 
-    package init(_ plan: ViewPlan) {
+    /// Events of a leaf that make it split. It never shows in a value.
+    let leafRowsMax: Int
+
+    package init(_ plan: ViewPlan, leafRowsMax: Int = Limits.leafRowsMax) {
         self.plan = plan
+        self.leafRowsMax = leafRowsMax
         var runners: [any SlotRunner] = []
         var groups: [any WindowGroup] = []
         for (index, slot) in plan.slots.enumerated() {

@@ -3,7 +3,7 @@ import WeirDefinitions
 
 /// An entity's events in one view, as a radix tree over time: leaves hold events, tiles above them hold partials.
 ///
-/// An entity starts as one leaf over all of time. A leaf that outgrows `Limits.leafRowsMax` becomes a tile over the
+/// An entity starts as one leaf over all of time. A leaf that outgrows `leafRowsMax` of its view becomes a tile over the
 /// narrowest span that holds its events, with a leaf for each sixteenth that has any: a sparse entity stays one small
 /// record, a dense one gets leaves of minutes and tiles of hours, days and months, and a window of any length merges at most
 /// some fifteen tiles a level. Where a span is not split it has no tile, so the depth follows the data.
@@ -39,7 +39,7 @@ package struct TimeTree<Nodes: NodeWriting> {
         guard let node = try nodes.seek(slot), slot.contains(node.key) else { return try build(rows, in: slot) }
         if !node.isTile {
             let merged = try LeafView(node.bytes, columns: view.plan.columns).rows(columns: view.plan.columns).union(rows)
-            if node.key != slot || merged.count > Limits.leafRowsMax { try nodes.delete(node.key) }
+            if node.key != slot || merged.count > view.leafRowsMax { try nodes.delete(node.key) }
             return try build(merged, in: slot)
         }
         var tile = node.key
@@ -56,7 +56,7 @@ package struct TimeTree<Nodes: NodeWriting> {
     /// Writes a subtree where there is none (or one leaf at `slot`, which is replaced).
     private func build(_ rows: EventRows, in slot: NodeKey) throws {
         let tile = NodeKey.smallest(containing: biased(rows.times[0]), biased(rows.times[rows.count - 1]))
-        if rows.count <= Limits.leafRowsMax || tile.level == 0 {
+        if rows.count <= view.leafRowsMax || tile.level == 0 {
             return try nodes.put(slot, rows.encodedLeaf())
         }
         try nodes.put(tile, try view.tile(adding: rows, 0..<rows.count, to: nil))

@@ -7,7 +7,7 @@ import WeirRecords
 
 /// Reads the history: an entity's events for a lookup or an export, everything in order for a rebuild. Any number of readers
 /// work beside the writer, in this and in other processes.
-package final class HistoryReader: Sendable {
+package final class HistoryReader: EventLog, Sendable {
     private let queue: DatabaseQueue
     private let catalog: CatalogPlan
     private let tables: [String: StreamTable]
@@ -41,7 +41,7 @@ package final class HistoryReader: Sendable {
     ///
     /// - Parameter body: gets a batch and the last sequence number in it.
     package func forEachBatch(
-        of stream: String, after sequence: Int64, upTo last: Int64 = .max, _ body: (PreparedBatch, Int64) throws -> Void
+        of stream: String, after sequence: Int64, upTo last: Int64, _ body: (PreparedBatch, Int64) throws -> Void
     ) throws {
         let table = try table(stream)
         let sql = "SELECT \(table.selectList) FROM \(table.name) WHERE _seq > ? AND _seq <= ? ORDER BY _seq LIMIT \(EventFetcher.batchRows)"

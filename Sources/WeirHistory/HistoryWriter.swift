@@ -128,9 +128,14 @@ package final class HistoryWriter {
     private func transaction<R>(_ body: (inout Arbiter, SQLiteTransaction) throws -> R) throws -> R {
         let before = arbiter
         do {
-            return try queue.write { db in
-                try body(&arbiter, SQLiteTransaction(db: db, tables: tables, sourceIDs: sourceIDs))
+            let result = try queue.write { db in
+                CrashPoint.reach(.historyBegun)
+                let result = try body(&arbiter, SQLiteTransaction(db: db, tables: tables, sourceIDs: sourceIDs))
+                CrashPoint.reach(.historyWritten)
+                return result
             }
+            CrashPoint.reach(.historyCommitted)
+            return result
         } catch {
             arbiter = before
             sourceIDs.forget()

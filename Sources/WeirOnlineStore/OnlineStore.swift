@@ -12,46 +12,12 @@ package struct OnlineStoreError: Error, CustomStringConvertible {
     }
 }
 
-/// What a shard knows about itself; stored in every one of its transactions.
-package struct ShardState: Sendable, Hashable {
-    /// All events of the history up to this number that concern the shard are in it.
-    package var appliedSequence: Int64 = 0
-    /// The latest accepted event time of all streams when this was written; `Int64.min` before any.
-    package var latestEventTime: Int64 = .min
-    /// For each view the time before which events may have expired; `Int64.min` where none did.
-    package var keptFrom: [Int64]
-
-    func encoded() -> [UInt8] {
-        var writer = ByteWriter()
-        writer.write(UInt8(1))
-        writer.write(appliedSequence)
-        writer.write(latestEventTime)
-        writer.write(UInt16(keptFrom.count))
-        for time in keptFrom { writer.write(time) }
-        return writer.bytes
-    }
-
-    init(views: Int) { keptFrom = Array(repeating: .min, count: views) }
-
-    init(_ bytes: UnsafeRawBufferPointer, views: Int) throws(FormatError) {
-        var reader = ByteReader(bytes)
-        let version = try reader.read(UInt8.self)
-        guard version == 1 else { throw FormatError("shard state version \(version); this build reads version 1") }
-        appliedSequence = try reader.read(Int64.self)
-        latestEventTime = try reader.read(Int64.self)
-        let count = Int(try reader.read(UInt16.self))
-        guard count == views else { throw FormatError("a shard with \(count) views, where the catalog has \(views)") }
-        keptFrom = []
-        for _ in 0..<count { keptFrom.append(try reader.read(Int64.self)) }
-    }
-}
-
 private let stateKey = StoreKey.meta("state")
 private let definitionKey = StoreKey.meta("definition")
 
 /// The online store: one LMDB environment a shard, each with one writing thread and any number of readers, in this and in
 /// other processes.
-package final class OnlineStore: Sendable {
+package final class OnlineStore: ShardSet, Sendable {
     package let directory: String
     package let catalog: CatalogPlan
     package let runtimes: [ViewRuntime]
@@ -184,6 +150,8 @@ package final class OnlineStore: Sendable {
         return try body(reader)
     }
 
+    package func states() throws -> [ShardState] { try withReader { try $0.states() } }
+
     private func state(_ transaction: LMDBTransaction) throws -> ShardState {
         guard let bytes = try stateKey.withUnsafeBytes({ try transaction.get($0) }) else { return ShardState(views: catalog.views.count) }
         return try ShardState(bytes, views: catalog.views.count)
@@ -200,7 +168,7 @@ package final class OnlineStore: Sendable {
     // MARK: Writing
 
     /// One transaction of one shard. Used from one thread.
-    package final class Writer: EntityStore {
+    package final class Writer: ShardTransaction {
         private let transaction: LMDBWriteTransaction
         private let store: OnlineStore
         package var state: ShardState
@@ -238,10 +206,9 @@ package final class OnlineStore: Sendable {
     }
 
     /// Runs `body` in one transaction of a shard; on an error nothing of it stays.
-    package func write<R>(shard: Int, _ body: (Writer) throws -> R) throws -> R {
+    package func write(shard: Int, _ body: (Writer) throws -> Void) throws {
         let writer = try Writer(self, shard: shard)
-        let result = try body(writer)
+        try body(writer)
         try writer.commit()
-        return result
     }
 }

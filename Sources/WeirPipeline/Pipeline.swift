@@ -21,7 +21,7 @@ package final class Pipeline: @unchecked Sendable {
     private let store: OnlineStore
     private let engine: ShardEngine
     private let input = BoundedQueue<IncomingBatch>(capacity: 32)
-    private let shards: [BoundedQueue<ShardWork>]
+    private let shards: [BoundedQueue<Due>]
     private let progress = NSCondition()
     private var submitted = 0
     private var committed = 0
@@ -31,23 +31,17 @@ package final class Pipeline: @unchecked Sendable {
     private var running = 0
     private var total = CommitSummary()
 
-    private struct ShardWork: Sendable {
-        var slices: [(slice: ShardSlice, batch: PreparedBatch, viewNumbers: [Int])]
-        /// What the shard has seen once this is applied.
-        var sequence: Int64
-        var latestEventTime: Int64
-        /// For each view how far its stream is complete: what lies its reach and more before that may go.
-        var watermarks: [Int64]
+    private struct Due: Sendable {
+        var work: ShardWork
         /// The number of submitted batches that this brings the shard to.
         var batches: Int
-        var rows: Int
     }
 
     package init(catalog: CatalogPlan, writer: HistoryWriter, store: OnlineStore) {
         self.catalog = catalog
         self.writer = writer
         self.store = store
-        engine = ShardEngine(views: store.runtimes)
+        engine = ShardEngine(catalog: catalog, views: store.runtimes)
         shards = (0..<store.shardCount).map { _ in BoundedQueue(capacity: 32) }
         applied = Array(repeating: 0, count: store.shardCount)
         latestEventTime = writer.latestEventTime ?? .min
@@ -98,6 +92,7 @@ package final class Pipeline: @unchecked Sendable {
         progress.unlock()
         if let error { throw error }
         guard input.send(batch) else { return try throwFailure() }
+        CrashPoint.reach(.submitted)
     }
 
     private func throwFailure() throws {
@@ -169,118 +164,28 @@ package final class Pipeline: @unchecked Sendable {
     }
 
     private func dispatch(_ accepted: [AcceptedBatch], sequence: Int64, batches: Int) {
-        let watermarks = Self.watermarks(catalog, writer)
-        var works = shards.map { _ in
-            ShardWork(
-                slices: [], sequence: sequence, latestEventTime: latestEventTime, watermarks: watermarks, batches: batches, rows: 0)
-        }
-        for item in accepted where !item.rows.isEmpty {
-            let numbers = viewNumbers(item.batch.records.schema.name)
-            for (shard, slice) in Sharding.slices(of: item.batch, rows: item.rows, shards: shards.count).enumerated() where !slice.isEmpty {
-                works[shard].slices.append((slice, item.batch, numbers))
-                works[shard].rows += slice.views.reduce(0) { $0 + $1.count }
-            }
-        }
-        for (shard, work) in works.enumerated() { shards[shard].send(work) }
-    }
-
-    private func viewNumbers(_ stream: String) -> [Int] {
-        catalog.stream(named: stream)!.views.map { view in catalog.views.firstIndex { $0 === view }! }
+        let works = engine.works(
+            accepted, shards: shards.count, sequence: sequence, latestEventTime: latestEventTime,
+            watermarks: Self.watermarks(catalog, writer))
+        for (shard, work) in works.enumerated() { shards[shard].send(Due(work: work, batches: batches)) }
     }
 
     private func runShard(_ number: Int) throws {
-        while let works = shards[number].receive(while: { taken, _ in taken.reduce(0) { $0 + $1.rows } < 200_000 }) {
-            try apply(works, shard: number)
+        while let due = shards[number].receive(while: { taken, _ in taken.reduce(0) { $0 + $1.work.rows } < 200_000 }) {
+            try store.write(shard: number) { transaction in
+                try engine.apply(due.map(\.work), to: transaction)
+                CrashPoint.reach(.shardApplied)
+            }
+            CrashPoint.reach(.shardCommitted)
             progress.lock()
-            applied[number] = works[works.count - 1].batches
+            applied[number] = due[due.count - 1].batches
             progress.broadcast()
             progress.unlock()
-        }
-    }
-
-    private func apply(_ works: [ShardWork], shard: Int) throws {
-        try store.write(shard: shard) { transaction in
-            for work in works {
-                // A shard that is ahead of the history's queue has this already: it caught up by replay.
-                for (slice, batch, numbers) in work.slices { try engine.apply(slice, of: batch, viewNumbers: numbers, to: transaction) }
-                transaction.state.appliedSequence = max(transaction.state.appliedSequence, work.sequence)
-                transaction.state.latestEventTime = max(transaction.state.latestEventTime, work.latestEventTime)
-            }
-            try expire(transaction, at: works[works.count - 1].watermarks)
         }
     }
 
     /// For each view its stream's watermark; `Int64.min` where that is not known.
     package static func watermarks(_ catalog: CatalogPlan, _ writer: HistoryWriter) -> [Int64] {
         catalog.views.map { writer.watermark(of: $0.stream) ?? .min }
-    }
-
-    private func expire(_ transaction: OnlineStore.Writer, at watermarks: [Int64]) throws {
-        for (number, view) in catalog.views.enumerated() {
-            let horizon = Self.horizon(view, at: watermarks[number])
-            if horizon > transaction.state.keptFrom[number] { try transaction.expire(view: number, before: horizon) }
-        }
-    }
-
-    /// What a view keeps at an event time: its longest window, and between one and two sixteenths of it, but an hour at least,
-    /// for late lookups. It moves in steps, so that expiry is rare.
-    private static func horizon(_ view: ViewPlan, at time: Int64) -> Int64 {
-        guard time > .min else { return .min }
-        let step = max(view.reach / 16, 3_600_000_000)
-        let (oldest, overflow) = time.subtractingReportingOverflow(view.reach + step)
-        return overflow ? .min : EventTime(microseconds: oldest).floored(to: step).microseconds
-    }
-
-    // MARK: Catching up
-
-    /// Brings shards that are behind the history up to it: after a crash, and for a rebuild from nothing.
-    ///
-    /// - Parameter body: is called with the number of events applied so far.
-    package static func replay(
-        catalog: CatalogPlan, history: HistoryReader, store: OnlineStore, upTo last: Int64, latestEventTime: Int64,
-        watermarks: [Int64], progress: (Int64) -> Void = { _ in }
-    ) throws {
-        let engine = ShardEngine(views: store.runtimes)
-        let states = try store.withReader { try $0.states() }
-        var position = states.map(\.appliedSequence).min() ?? 0
-        if let ahead = states.map(\.appliedSequence).max(), ahead > last {
-            throw DataDirectoryError(
-                "the online store has applied events up to number \(ahead), the history ends at \(last): the history was replaced, or lost what was not synced; `weir rebuild` makes the online store anew from it"
-            )
-        }
-        while position < last {
-            let end = min(position + 32_768, last)
-            var slices: [[(slice: ShardSlice, batch: PreparedBatch, viewNumbers: [Int])]] = states.map { _ in [] }
-            for stream in catalog.streams {
-                let numbers = stream.views.map { view in catalog.views.firstIndex { $0 === view }! }
-                try history.forEachBatch(of: stream.name, after: position, upTo: end) { batch, _ in
-                    for (shard, state) in states.enumerated() where state.appliedSequence < end {
-                        // Rows carry their sequence number as offset.
-                        let rows = (0..<batch.count).filter { batch.records.rows[batch.recordRows[$0]].offset > state.appliedSequence }
-                        if !rows.isEmpty {
-                            slices[shard].append((Sharding.slices(of: batch, rows: rows, shards: states.count)[shard], batch, numbers))
-                        }
-                    }
-                }
-            }
-            for (shard, state) in states.enumerated() where state.appliedSequence < end {
-                try store.write(shard: shard) { transaction in
-                    for (slice, batch, numbers) in slices[shard] {
-                        try engine.apply(slice, of: batch, viewNumbers: numbers, to: transaction)
-                    }
-                    transaction.state.appliedSequence = end
-                    transaction.state.latestEventTime = max(transaction.state.latestEventTime, latestEventTime)
-                    for (number, view) in catalog.views.enumerated() {
-                        let horizon = horizon(view, at: watermarks[number])
-                        // Events are replayed in the order of acceptance: let go only at the end, of what lies before the horizon.
-                        if end == last, horizon > transaction.state.keptFrom[number] {
-                            try transaction.expire(view: number, before: horizon)
-                        }
-                    }
-                }
-            }
-            position = end
-            progress(end)
-        }
     }
 }

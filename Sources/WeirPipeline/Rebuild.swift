@@ -1,5 +1,6 @@
 import Foundation
 import WeirDefinitions
+import WeirEngine
 import WeirHistory
 import WeirOnlineStore
 
@@ -19,15 +20,16 @@ package func rebuildOnlineStore(
     do {
         // Not synced on the way: until the directories change places nobody reads it.
         let store = try OnlineStore(directory: fresh, catalog: catalog, shards: count, mode: .write(isSynced: false))
-        try Pipeline.replay(
-            catalog: catalog, history: reader, store: store, upTo: writer.latestSequence,
-            latestEventTime: writer.latestEventTime ?? .min, watermarks: Pipeline.watermarks(catalog, writer)
+        try ShardEngine(catalog: catalog, views: store.runtimes).catchUp(
+            store, from: reader, upTo: writer.latestSequence, latestEventTime: writer.latestEventTime ?? .min,
+            watermarks: Pipeline.watermarks(catalog, writer)
         ) { progress($0, writer.latestSequence) }
     }
     sync()
     try? files.removeItem(atPath: old)
     // Between the two renames there is no online store; a start then makes it from the history, as after a crash.
     if files.fileExists(atPath: directory.online) { try files.moveItem(atPath: directory.online, toPath: old) }
+    CrashPoint.reach(.rebuildMoved)
     try files.moveItem(atPath: fresh, toPath: directory.online)
     try? files.removeItem(atPath: old)
     return count

@@ -1,4 +1,5 @@
 import WeirDefinitions
+import WeirEngine
 import WeirHistory
 import WeirOnlineStore
 
@@ -25,10 +26,13 @@ package final class StoreWriter: Sendable {
         reader = try HistoryReader(directory: directory.path, catalog: catalog)
         store = try OnlineStore(directory: directory.online, catalog: catalog, shards: shards, mode: .write(isSynced: isSynced))
         let last = history.latestSequence
-        try Pipeline.replay(
-            catalog: catalog, history: reader, store: store, upTo: last, latestEventTime: history.latestEventTime ?? .min,
+        try ShardEngine(catalog: catalog, views: store.runtimes).catchUp(
+            store, from: reader, upTo: last, latestEventTime: history.latestEventTime ?? .min,
             watermarks: Pipeline.watermarks(catalog, history)
-        ) { progress($0, last) }
+        ) { reached in
+            CrashPoint.reach(.catchUpCommitted)
+            progress(reached, last)
+        }
         pipeline = Pipeline(catalog: catalog, writer: history, store: store)
     }
 }

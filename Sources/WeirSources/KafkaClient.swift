@@ -54,7 +54,8 @@ package class KafkaClient: @unchecked Sendable {
     }
 
     /// The numbers of a topic's partitions; empty for a topic that does not exist.
-    package func partitions(of topic: String, timeoutMilliseconds: Int32 = 10_000) throws(KafkaError) -> [Int32] {
+    package func partitions(of topic: String) throws -> [Int32] {
+        let timeoutMilliseconds: Int32 = 10_000
         let reference = rd_kafka_topic_new(handle, topic, nil)
         defer { rd_kafka_topic_destroy(reference) }
         var metadata: UnsafePointer<rd_kafka_metadata>?

@@ -9,19 +9,7 @@ package enum KafkaStart: Sendable, Hashable {
 }
 
 /// Reads partitions from offsets that the caller keeps; the consumer group's id only reports lag.
-package final class KafkaConsumer: KafkaClient, @unchecked Sendable {
-    /// Something that polling gave.
-    package enum Event {
-        /// `value` is valid during the call only; nil for a tombstone.
-        case message(topic: String, partition: Int32, offset: Int64, value: UnsafeRawBufferPointer?)
-        /// The end of a partition, for now: everything before this offset was given.
-        case end(topic: String, partition: Int32, offset: Int64)
-        /// The offset asked for is no longer (or not yet) on the broker.
-        case offsetOutOfRange(topic: String, partition: Int32, offset: Int64)
-        /// The client goes on by itself.
-        case problem(String)
-    }
-
+package final class KafkaConsumer: KafkaClient, TopicConsumer, @unchecked Sendable {
     private let queue: OpaquePointer
     private var messages = [UnsafeMutablePointer<rd_kafka_message_t>?](repeating: nil, count: 4_096)
     private var topicNames: [OpaquePointer: String] = [:]
@@ -41,7 +29,6 @@ package final class KafkaConsumer: KafkaClient, @unchecked Sendable {
         super.init(adopting: handle)
     }
 
-    /// Adds a partition, from an offset on.
     package func add(topic: String, partition: Int32, offset: Int64) throws {
         let list = rd_kafka_topic_partition_list_new(1)
         defer { rd_kafka_topic_partition_list_destroy(list) }
@@ -52,7 +39,21 @@ package final class KafkaConsumer: KafkaClient, @unchecked Sendable {
         }
     }
 
-    /// The offset that a start means for a partition, as a number, so that it can be stored.
+    package func pause(topic: String, partition: Int32) throws { try turn(rd_kafka_pause_partitions, "pausing", topic, partition) }
+    package func resume(topic: String, partition: Int32) throws { try turn(rd_kafka_resume_partitions, "resuming", topic, partition) }
+
+    private func turn(
+        _ function: (OpaquePointer?, UnsafeMutablePointer<rd_kafka_topic_partition_list_t>?) -> rd_kafka_resp_err_t, _ what: String,
+        _ topic: String, _ partition: Int32
+    ) throws {
+        let list = rd_kafka_topic_partition_list_new(1)!
+        defer { rd_kafka_topic_partition_list_destroy(list) }
+        rd_kafka_topic_partition_list_add(list, topic, partition)
+        var code = function(handle, list)
+        if code == RD_KAFKA_RESP_ERR_NO_ERROR { code = list.pointee.elems[0].err }
+        guard code == RD_KAFKA_RESP_ERR_NO_ERROR else { throw KafkaError("\(what) \(topic)/\(partition)", code) }
+    }
+
     package func offset(of start: KafkaStart, topic: String, partition: Int32) throws -> Int64 {
         var low: Int64 = 0
         var high: Int64 = 0
@@ -75,8 +76,7 @@ package final class KafkaConsumer: KafkaClient, @unchecked Sendable {
         }
     }
 
-    /// Waits for up to `timeoutMilliseconds`, then hands over what has come.
-    package func poll(timeoutMilliseconds: Int32, _ body: (Event) throws -> Void) throws {
+    package func poll(timeoutMilliseconds: Int32, _ body: (TopicEvent) throws -> Void) throws {
         let count = rd_kafka_consume_batch_queue(queue, timeoutMilliseconds, &messages, messages.count)
         guard count > 0 else { return }
         defer { for index in 0..<count { rd_kafka_message_destroy(messages[index]) } }

@@ -22,7 +22,7 @@ public final class FeatureTest {
     /// - Throws: `DefinitionError` for definitions that cannot work.
     public init(@CatalogBuilder _ catalog: () -> Catalog) throws {
         self.catalog = try CatalogPlan(catalog())
-        engine = ShardEngine(views: self.catalog.views.map { ViewRuntime($0) })
+        engine = ShardEngine(catalog: self.catalog, views: self.catalog.views.map { ViewRuntime($0) })
     }
 
     /// Adds events in any order. Further copies of an event count once.

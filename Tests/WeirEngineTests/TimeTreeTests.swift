@@ -225,7 +225,7 @@ import WeirTesting
         defer { try? FileManager.default.removeItem(atPath: directory) }
         let store = try OnlineStore(directory: directory, catalog: catalog, shards: 3, mode: .write(isSynced: false))
         let memory = MemoryStore()
-        let engine = ShardEngine(views: store.runtimes)
+        let engine = ShardEngine(catalog: catalog, views: store.runtimes)
         let batch = Self.batch(catalog.streams[0], 2_500, &random)
         var order = Array(0..<batch.count).shuffled(using: &random)
         while !order.isEmpty {
