@@ -43,3 +43,12 @@ CREATE TABLE weir_output (
     key TEXT NOT NULL,
     value TEXT NOT NULL
 ) STRICT;
+
+-- How a dead letter's bytes are written, so that it can be tried again: 'json', 'csv' with its header, or 'message', which the
+-- event decodes by itself.
+ALTER TABLE weir_dead_letters ADD COLUMN encoding TEXT NOT NULL DEFAULT 'json';
+ALTER TABLE weir_dead_letters ADD COLUMN header BLOB;
+ALTER TABLE weir_dead_letters ADD COLUMN retries INTEGER NOT NULL DEFAULT 0;
+
+-- What tells this store from others, and from its copies: names its transactions in output topics.
+INSERT INTO weir_meta (key, value) VALUES ('store', lower(hex(randomblob(16))));

@@ -13,5 +13,5 @@ public let migrations: [Migration] = [
         sha256: "2206a620c0f1fdc1ac7ee6a774c207a7a9b5ee27d5dafb85da0e600a151804e0"),
     Migration(
         name: "002_watermarks_and_windows", sql: String(decoding: PackageResources._02_watermarks_and_windows_sql, as: UTF8.self),
-        sha256: "9663df0081ff597d5597ce8b87f4422a1a14993f5001aec20344a0d82fa1f017"),
+        sha256: "fe7249049a1419f5cbb0df6d467a117743d9d6c08c30ce31fafbe224a537ae59"),
 ]

@@ -7,6 +7,7 @@ import Weir
         HouseholdSpend.self
         BasketActivity.self
         StoreTraffic.self
+        StoreHours.self
         CheckoutOffer.self
     }
 }

@@ -40,6 +40,24 @@ public protocol Event: Codable, Sendable {
     static var maxAhead: Duration? { get }
 }
 
+/// An event whose topic does not carry JSON: Avro, Protobuf, anything.
+///
+/// ```swift
+/// extension Purchase: MessageDecodable {
+///     init(message: [UInt8]) throws {
+///         let proto = try PurchaseMessage(serializedBytes: message)
+///         self.init(id: proto.id, price: proto.price, …)
+///     }
+/// }
+/// ```
+///
+/// Messages of the stream's topic are decoded by it; what it throws becomes the reason of a dead letter. Files, pushes and session
+/// events stay JSON or CSV.
+public protocol MessageDecodable: Event {
+    /// - Parameter message: a message's value.
+    init(message: [UInt8]) throws
+}
+
 extension Event {
     public static var timestampUnit: TimestampUnit? { nil }
     public static var disorder: Duration { .zero }

@@ -25,12 +25,17 @@ public protocol FeatureView: Sendable {
     /// Whether and how windows are written down when they close. nil (the default): not.
     static var closedWindows: ClosedWindows? { get }
 
+    /// A topic that gets an entity's features whenever they change: once for all events of it that a commit takes, as of its latest
+    /// event, which counts. nil (the default): none. It costs a read of the entity's events from the history.
+    static var updatesTopic: String? { get }
+
     init()
 }
 
 extension FeatureView {
     public static var name: String { wireName(String(describing: Self.self)) }
     public static var closedWindows: ClosedWindows? { nil }
+    public static var updatesTopic: String? { nil }
     public typealias Aggregate = Aggregations<Source>
 }
 

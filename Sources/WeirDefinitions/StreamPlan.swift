@@ -60,6 +60,11 @@ package protocol StreamPlan: AnyObject, Sendable {
     ///   - view: reads the rows of this view alone (the others stay empty); nil reads all.
     ///   - keyHashes: what the history has stored of each record; nil computes it from the keys of all views.
     func prepare(_ records: RecordBatch, view: Int?, keyHashes: [UInt64]?) -> PreparedBatch
+
+    /// The event decodes its topic's messages by itself; false where they are JSON.
+    var decodesMessages: Bool { get }
+    /// Decodes a message of such a topic into a row, or a malformed record with its reason.
+    func decode(message: UnsafeRawBufferPointer, offset: Int64, into records: inout RecordBatch)
 }
 
 extension StreamPlan {
@@ -75,6 +80,18 @@ extension StreamPlan {
     }
 
     package var fingerprint: String { weirFingerprint(of: definition) }
+
+    /// What the online store depends on: fields that no view reads are none of it.
+    package var identityDefinition: String {
+        definition.split(separator: "\n").filter { $0.hasPrefix("stream ") || $0.hasPrefix("  views: ") }.joined(separator: "\n")
+    }
+
+    /// Whether a stored definition is this one without some optional fields.
+    package func onlyAddsOptionalFields(to stored: String) -> Bool {
+        let old = stored.split(separator: "\n")
+        let new = definition.split(separator: "\n")
+        return old.allSatisfy(new.contains) && new.allSatisfy { old.contains($0) || $0.hasSuffix("?") }
+    }
 
     package func viewIndex(_ name: String) -> Int? { views.firstIndex { $0.name == name } }
 }
@@ -117,6 +134,20 @@ final class TypedStream<E: Event>: StreamPlan {
 
     var name: String { E.stream }
     var hasIDs: Bool { E.ID.isPresent }
+
+    var decodesMessages: Bool { E.self is any MessageDecodable.Type }
+
+    func decode(message: UnsafeRawBufferPointer, offset: Int64, into records: inout RecordBatch) {
+        let start = records.bytes.count
+        records.bytes.append(contentsOf: message)
+        let raw = start..<records.bytes.count
+        do {
+            guard let type = E.self as? any MessageDecodable.Type, let event = try type.init(message: Array(message)) as? E else { return }
+            try records.append(event, raw: raw, offset: offset)
+        } catch {
+            records.malformed.append(.init(raw: raw, offset: offset, reason: "the message does not decode: \(error)"))
+        }
+    }
 
     func prepare(_ records: RecordBatch, view: Int?, keyHashes: [UInt64]?) -> PreparedBatch {
         var batch = PreparedBatch(records: records)

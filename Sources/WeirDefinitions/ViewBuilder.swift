@@ -70,7 +70,7 @@ struct TypedView<Source: Event>: Sendable {
             slots: slots, windows: windows, features: features,
             closedWindows: try V.closedWindows.map { policy throws(DefinitionError) in
                 try ClosedWindowPlan(policy, view: V.name, windows: windows)
-            },
+            }, updatesTopic: V.updatesTopic,
             canonicalKey: { V.Subject.ID(keyText: $0)?.keyText })
     }
 

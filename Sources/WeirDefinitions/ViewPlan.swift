@@ -40,12 +40,14 @@ package final class ViewPlan: Sendable {
     package let features: [Feature]
     /// nil where closed windows are not written down.
     package let closedWindows: ClosedWindowPlan?
+    /// The topic for an entity's features whenever they change.
+    package let updatesTopic: String?
     /// A client's spelling of a key to the canonical one; nil for text that is no key of this entity.
     package let canonicalKey: @Sendable (String) -> String?
 
     package init(
         name: String, entity: String, keyTypeName: String, stream: String, columns: [Column], filterCount: Int,
-        slots: [Slot], windows: [Window], features: [Feature], closedWindows: ClosedWindowPlan?,
+        slots: [Slot], windows: [Window], features: [Feature], closedWindows: ClosedWindowPlan?, updatesTopic: String?,
         canonicalKey: @escaping @Sendable (String) -> String?
     ) {
         self.name = name
@@ -58,6 +60,7 @@ package final class ViewPlan: Sendable {
         self.windows = windows
         self.features = features
         self.closedWindows = closedWindows
+        self.updatesTopic = updatesTopic
         self.canonicalKey = canonicalKey
     }
 

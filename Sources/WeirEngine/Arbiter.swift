@@ -1,3 +1,4 @@
+import WeirAlgebra
 import WeirDefinitions
 import WeirRecords
 
@@ -11,6 +12,8 @@ package struct Arbiter: Sendable {
         let plan: any StreamPlan
         /// The views whose windows close, with their place among the stream's views.
         let closers: [(position: Int, closer: WindowCloser)]
+        /// The views whose updates go to a topic, with their place among the stream's views and the entities that have changed.
+        var updates: [(position: Int, view: ViewRuntime, topic: String, keys: Set<String>)]
         var watermarks: Watermarks<SourcePart>
         var latestEventTime: Int64?
         /// When the next window closes; nil where none is open.
@@ -54,8 +57,11 @@ package struct Arbiter: Sendable {
             let closers = stream.views.enumerated().compactMap { position, plan in
                 WindowCloser(views.first { $0.plan === plan }!).map { (position, $0) }
             }
+            let updates = stream.views.enumerated().compactMap { position, plan in
+                plan.updatesTopic.map { (position, views.first { $0.plan === plan }!, $0, Set<String>()) }
+            }
             streams[stream.name] = StreamState(
-                plan: stream, closers: closers, watermarks: watermarks, latestEventTime: stored.latestEventTime,
+                plan: stream, closers: closers, updates: updates, watermarks: watermarks, latestEventTime: stored.latestEventTime,
                 nextDue: stored.nextDue, storedWatermark: stored.watermark)
         }
     }
@@ -80,8 +86,8 @@ package struct Arbiter: Sendable {
         guard var state = streams[stream] else { throw ArbiterError.unknownStream(stream) }
         defer { streams[stream] = state }
         var batch = incoming.batch
-        // The push log speaks up only with events: it does not hold the others back before.
-        let input = state.watermarks.add(incoming.source, isIdle: incoming.source.kind == .push)
+        // The push log and letters that are tried again speak up only with events: they do not hold the others back before.
+        let input = state.watermarks.add(incoming.source, isIdle: incoming.source.kind == .push || incoming.source.kind == .retry)
         if incoming.phase == .start { state.watermarks.wake(input, now: now) }
         var rows: [Int] = []
         var sequences: [Int64] = []
@@ -94,7 +100,7 @@ package struct Arbiter: Sendable {
         func letter(_ kind: DeadLetter.Kind, _ reason: String, raw: Range<Int>, offset: Int64, ingestTime: Int64) -> DeadLetter {
             DeadLetter(
                 kind: kind, reason: reason, source: incoming.source, offset: offset, ingestTime: ingestTime,
-                raw: Array(batch.records.bytes[raw]))
+                raw: Array(batch.records.bytes[raw]), encoding: incoming.encoding)
         }
         func refuse(_ row: Int, _ kind: DeadLetter.Kind, _ reason: String) {
             let info = batch.records.rows[batch.recordRows[row]]
@@ -129,6 +135,10 @@ package struct Arbiter: Sendable {
                 refuse(row, .conflictingDuplicate, "an event with the same keys, event time and id but other content was accepted before")
                 continue
             }
+            for index in state.updates.indices {
+                let keys = batch.views[state.updates[index].position].keys
+                if !keys.isNull(row) { state.updates[index].keys.insert(keys.withText(row) { String(decoding: $0, as: UTF8.self) }) }
+            }
             for (position, closer) in state.closers {
                 let keys = batch.views[position].keys
                 guard !keys.isNull(row) else { continue }
@@ -161,6 +171,30 @@ package struct Arbiter: Sendable {
         summary.deadLetters += letters.count
         summary.lastSequence = lastSequence
         return AcceptedBatch(batch: batch, rows: rows)
+    }
+
+    /// Writes the updates of the entities that have changed, for their topics: once a transaction, when all its batches are taken.
+    package mutating func writeUpdates(in transaction: some HistoryTransaction) throws {
+        for name in streams.keys.sorted() where !streams[name]!.updates.isEmpty {
+            for index in streams[name]!.updates.indices {
+                let (_, view, topic, keys) = streams[name]!.updates[index]
+                streams[name]!.updates[index].keys = []
+                for key in keys.sorted() {
+                    guard let latest = try transaction.latestTime(of: view.plan, key: key) else { continue }
+                    let asOf = AsOf(EventTime(microseconds: latest), isInclusive: true)
+                    let rows = try transaction.rows(of: view.plan, key: key, from: view.earliestReach(asOf: asOf), to: asOf.end)
+                    let values = try view.evaluate(rows: rows, asOf: asOf, session: nil).results.map(\.value)
+                    let features = zip(view.plan.features, values).map { "\"\($0.name)\":\($1.json)" }.joined(separator: ",")
+                    try transaction.output(
+                        OutputRecord(
+                            topic: topic, key: key,
+                            value: """
+                                {"view":"\(view.plan.name)","entity_key":\(FeatureValue.string(key).json),\
+                                "as_of":"\(TimeText.format(asOf.time))","features":{\(features)}}
+                                """))
+                }
+            }
+        }
     }
 
     // MARK: Time

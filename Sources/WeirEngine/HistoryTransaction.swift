@@ -23,6 +23,7 @@ package struct DeadLetter: Sendable, Hashable {
     package var offset: Int64
     package var ingestTime: Int64
     package var raw: [UInt8]
+    package var encoding: RecordEncoding
 }
 
 /// The windows of one length and kind that a view has.
@@ -81,6 +82,8 @@ package protocol HistoryTransaction {
     ) throws -> Insertion
     /// The accepted events of one entity with event times in `[start, end)`, in order; those of this transaction too.
     func rows(of view: ViewPlan, key: String, from start: Int64, to end: Int64) throws -> EventRows
+    /// The latest event time of an entity; those of this transaction too. nil for an entity without events.
+    func latestTime(of view: ViewPlan, key: String) throws -> Int64?
     func add(_ letter: DeadLetter) throws
     /// Adds to a counter.
     func count(_ name: String, stream: String, by amount: Int) throws

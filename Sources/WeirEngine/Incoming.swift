@@ -2,7 +2,11 @@ import WeirDefinitions
 
 /// Names a source and a part of it: a file (partition 0), a topic's partition, the push log.
 package struct SourcePart: Hashable, Sendable {
-    package enum Kind: String, Sendable { case file, kafka, push }
+    package enum Kind: String, Sendable {
+        case file, kafka, push
+        /// Dead letters that are tried again; an offset is a letter's number.
+        case retry
+    }
     package var kind: Kind
     package var name: String
     package var partition: Int32
@@ -14,6 +18,15 @@ package struct SourcePart: Hashable, Sendable {
         self.partition = partition
         self.stream = stream
     }
+}
+
+/// How a source's records are written.
+package enum RecordEncoding: Hashable, Sendable {
+    case json
+    /// With the file's header line.
+    case csv(header: [UInt8])
+    /// As the event's own `init(message:)` reads it.
+    case message
 }
 
 /// A batch that has been decoded, on its way into the history: where it came from and when it was learned of.
@@ -38,11 +51,13 @@ package struct IncomingBatch: Sendable {
     package var ingestTime: Int64
     /// …unless the file brings one for each event.
     package var ingestTimes: [Int64]?
+    package var encoding: RecordEncoding
 
     package init(
         batch: PreparedBatch, source: SourcePart, nextOffset: Int64, detail: [UInt8]? = nil, ingestTime: Int64,
-        ingestTimes: [Int64]? = nil, phase: Phase = .running
+        ingestTimes: [Int64]? = nil, phase: Phase = .running, encoding: RecordEncoding = .json
     ) {
+        self.encoding = encoding
         self.batch = batch
         self.source = source
         self.nextOffset = nextOffset

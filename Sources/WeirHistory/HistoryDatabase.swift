@@ -1,5 +1,6 @@
 import Crypto
 import GRDB
+import GRDBSQLite
 import Migrations
 import WeirDefinitions
 
@@ -19,7 +20,7 @@ package enum HistoryDatabase {
     /// For the one writer. Every commit is synced, unless `isSynced` is false.
     package static func openForWriting(directory: String, isSynced: Bool = true) throws -> DatabaseQueue {
         var configuration = Configuration()
-        configuration.busyMode = .timeout(30)
+        configuration.busyMode = .timeout(5)
         configuration.prepareDatabase { db in
             try db.execute(sql: "PRAGMA journal_mode = WAL")
             try db.execute(sql: "PRAGMA synchronous = \(isSynced ? "FULL" : "OFF")")
@@ -27,7 +28,7 @@ package enum HistoryDatabase {
             try db.execute(sql: "PRAGMA wal_autocheckpoint = 4000")
         }
         let queue = try open(path(in: directory), configuration)
-        try migrate(queue)
+        do { try migrate(queue) } catch { throw explained(error, path(in: directory)) }
         return queue
     }
 
@@ -44,8 +45,39 @@ package enum HistoryDatabase {
         do {
             return try DatabaseQueue(path: path, configuration: configuration)
         } catch {
+            let explained = explained(error, path)
+            if explained is HistoryError { throw explained }
             throw HistoryError("cannot open the history \(path): \(error); check the path, its rights and the free disk space")
         }
+    }
+
+    /// What SQLite's errors mean for a history, and the way out.
+    static func explained(_ error: any Error, _ path: String) -> any Error {
+        guard let error = error as? DatabaseError else { return error }
+        return explained(code: error.resultCode.rawValue, "\(error)", path) ?? error
+    }
+
+    static func explained(code: Int32, _ text: String, _ path: String) -> HistoryError? {
+        switch code & 0xff {
+        case SQLITE_CORRUPT, SQLITE_NOTADB:
+            HistoryError(
+                "the history \(path) is damaged (\(text)); restore it from a backup (`weir backup` makes them), or make a new store in another --data directory from the topics and files. `sqlite3 \(path) .recover` may save what the damage spared"
+            )
+        case SQLITE_FULL:
+            HistoryError("the disk of the history \(path) is full; free some space and start again, nothing is lost")
+        case SQLITE_IOERR:
+            HistoryError(
+                "the disk refused to read or write the history \(path) (\(text)); check the disk, its free space and the limits on file sizes, and start again: what was taken is kept"
+            )
+        default: nil
+        }
+    }
+
+    /// For statements that are stepped by hand.
+    static func failure(_ code: Int32, _ what: String, _ db: Database) -> any Error {
+        let text = String(cString: sqlite3_errmsg(db.sqliteConnection))
+        let path = sqlite3_db_filename(db.sqliteConnection, "main").map { String(cString: $0) } ?? "history.sqlite"
+        return explained(code: code, text, path) ?? HistoryError("\(what) the history \(path) failed: \(text) (SQLite code \(code))")
     }
 
     private static func migrate(_ queue: DatabaseQueue) throws {

@@ -20,6 +20,28 @@ package final class HistoryReader: EventLog, Sendable {
         self.tables = tables
     }
 
+    private func read<R>(_ body: (Database) throws -> R) throws -> R {
+        do { return try queue.read(body) } catch { throw HistoryDatabase.explained(error, queue.path) }
+    }
+
+    /// Writes a consistent copy beside readers and a writer, checks it, and makes it a store of its own.
+    package func copy(to path: String) throws {
+        do {
+            let copy = try DatabaseQueue(path: path)
+            try queue.backup(to: copy)
+            try copy.write { db in
+                try db.execute(sql: "UPDATE weir_meta SET value = lower(hex(randomblob(16))) WHERE key = 'store'")
+            }
+            let findings = try copy.read { db in try String.fetchAll(db, sql: "PRAGMA quick_check") }
+            guard findings == ["ok"] else {
+                throw HistoryError("the copy \(path) is damaged: \(findings.prefix(3).joined(separator: "; "))")
+            }
+            try copy.close()
+        } catch {
+            throw HistoryDatabase.explained(error, path)
+        }
+    }
+
     private func table(_ stream: String) throws -> StreamTable {
         guard let table = tables[stream] else { throw HistoryError("the stream '\(stream)' is not in the catalog") }
         return table
@@ -32,7 +54,7 @@ package final class HistoryReader: EventLog, Sendable {
         of view: ViewPlan, key: String, from start: Int64, to end: Int64, ingestedBy: Int64? = nil
     ) throws -> EventRows {
         let table = try table(view.stream)
-        return try queue.read { db in
+        return try read { db in
             try EventFetcher(table: table, db: db).rows(of: view, key: key, from: start, to: end, ingestedBy: ingestedBy)
         }
     }
@@ -50,7 +72,7 @@ package final class HistoryReader: EventLog, Sendable {
             // A statement a batch, so that no read transaction stays open while the caller works.
             let before = position
             var batch: PreparedBatch?
-            try queue.read { db in
+            try read { db in
                 let statement = try db.cachedStatement(sql: sql)
                 try statement.setArguments([position, last])
                 try EventFetcher(table: table, db: db).fetch(statement.sqliteStatement, view: nil, lastSequence: &position) { batch = $0 }
@@ -70,24 +92,79 @@ package final class HistoryReader: EventLog, Sendable {
         package let offset: Int64
         package let ingestTime: Int64
         package let raw: [UInt8]
+        /// nil for one that this build does not know.
+        package let encoding: RecordEncoding?
+        /// How often it was tried again in vain.
+        package let retries: Int
     }
 
-    package func deadLetters(stream: String? = nil, limit: Int = .max) throws -> [DeadLetter] {
-        try queue.read { db in
+    /// - Parameter numbers: nil for all.
+    package func deadLetters(stream: String? = nil, kind: String? = nil, numbers: [Int64]? = nil, limit: Int = .max) throws -> [DeadLetter]
+    {
+        try read { db in
             try Row.fetchAll(
                 db,
                 sql: """
-                    SELECT number, d.stream AS stream, d.kind AS kind, reason, "offset", ingest_time, raw,
+                    SELECT number, d.stream AS stream, d.kind AS kind, reason, "offset", ingest_time, raw, encoding, header, retries,
                            s.kind || ' ' || s.name || CASE WHEN s.kind = 'kafka' THEN '/' || s.partition ELSE '' END AS source
                     FROM weir_dead_letters d JOIN weir_sources s ON s.id = d.source
-                    WHERE ?1 IS NULL OR d.stream = ?1 ORDER BY number LIMIT ?2
-                    """, arguments: [stream, limit]
+                    WHERE (?1 IS NULL OR d.stream = ?1) AND (?2 IS NULL OR d.kind = ?2)
+                      AND (?3 IS NULL OR number IN (SELECT value FROM json_each(?3)))
+                    ORDER BY number LIMIT ?4
+                    """, arguments: [stream, kind, numbers.map { "[" + $0.map(String.init).joined(separator: ",") + "]" }, limit]
             ).map { row in
                 let raw: Data = row["raw"]
+                let header: Data? = row["header"]
+                let encoding: RecordEncoding? =
+                    switch row["encoding"] as String {
+                    case "json": .json
+                    case "csv": .csv(header: Array(header ?? Data()))
+                    case "message": .message
+                    default: nil
+                    }
                 return DeadLetter(
                     number: row["number"], stream: row["stream"], kind: row["kind"], reason: row["reason"], source: row["source"],
-                    offset: row["offset"], ingestTime: row["ingest_time"], raw: Array(raw))
+                    offset: row["offset"], ingestTime: row["ingest_time"], raw: Array(raw), encoding: encoding, retries: row["retries"])
             }
+        }
+    }
+
+    /// How many dead letters there are, by stream and kind.
+    package func deadLetterCounts() throws -> [(stream: String, kind: String, count: Int)] {
+        try read { db in
+            try Row.fetchAll(db, sql: "SELECT stream, kind, count(*) AS n FROM weir_dead_letters GROUP BY 1, 2 ORDER BY 1, 2").map { row in
+                (row["stream"], row["kind"], row["n"])
+            }
+        }
+    }
+
+    /// For each stream how far it is complete.
+    package func watermarks() throws -> [String: Int64] {
+        try read { db in
+            Dictionary(
+                uniqueKeysWithValues: try Row.fetchAll(db, sql: "SELECT stream, watermark FROM weir_watermarks").map {
+                    ($0["stream"], $0["watermark"])
+                })
+        }
+    }
+
+    /// Windows that are open, and closed ones with all their revisions.
+    package func windowCounts(of view: String) throws -> (open: Int, closed: Int) {
+        try read { db in
+            (
+                try Int.fetchOne(db, sql: "SELECT count(*) FROM weir_windows WHERE view = ? AND is_open = 1", arguments: [view]) ?? 0,
+                try Int.fetchOne(db, sql: "SELECT count(*) FROM weir_closed_windows WHERE view = ?", arguments: [view]) ?? 0
+            )
+        }
+    }
+
+    package func outputCount() throws -> Int {
+        try read { db in try Int.fetchOne(db, sql: "SELECT count(*) FROM weir_output") ?? 0 }
+    }
+
+    package func latestSequence() throws -> Int64 {
+        try read { db in
+            try tables.values.map { try Int64.fetchOne(db, sql: "SELECT max(_seq) FROM \($0.name)") ?? 0 }.max() ?? 0
         }
     }
 
@@ -103,7 +180,7 @@ package final class HistoryReader: EventLog, Sendable {
 
     /// Every revision of a view's closed windows, by end, key, start and revision.
     package func closedWindows(of view: String) throws -> [ClosedWindow] {
-        try queue.read { db in
+        try read { db in
             try Row.fetchAll(
                 db,
                 sql: """
@@ -120,7 +197,7 @@ package final class HistoryReader: EventLog, Sendable {
 
     /// Records on their way to topics, after a number, in order.
     package func outputs(after number: Int64, limit: Int = .max) throws -> [(number: Int64, record: OutputRecord)] {
-        try queue.read { db in
+        try read { db in
             try Row.fetchAll(
                 db, sql: "SELECT number, topic, key, value FROM weir_output WHERE number > ? ORDER BY number LIMIT ?",
                 arguments: [number, limit]
@@ -130,25 +207,21 @@ package final class HistoryReader: EventLog, Sendable {
 
     /// Counters of what is no row of its own: further copies of events, events that came too late for a closed window.
     package func counters() throws -> [(stream: String, name: String, value: Int64)] {
-        try queue.read { db in
+        try read { db in
             try Row.fetchAll(db, sql: "SELECT stream, name, value FROM weir_counters ORDER BY stream, name").map { row in
                 (row["stream"], row["name"], row["value"])
             }
         }
     }
 
-    package func deadLetterCount() throws -> Int {
-        try queue.read { db in try Int.fetchOne(db, sql: "SELECT count(*) FROM weir_dead_letters") ?? 0 }
-    }
-
     package func eventCount(stream: String) throws -> Int {
         let table = try table(stream)
-        return try queue.read { db in try Int.fetchOne(db, sql: "SELECT count(*) FROM \(table.name)") ?? 0 }
+        return try read { db in try Int.fetchOne(db, sql: "SELECT count(*) FROM \(table.name)") ?? 0 }
     }
 
     /// Positions of all sources, for manifests and `META`: `kafka purchases/0` → `1234`.
     package func positions() throws -> [(source: String, position: Int64)] {
-        try queue.read { db in
+        try read { db in
             try Row.fetchAll(
                 db,
                 sql: """
@@ -211,8 +284,7 @@ struct EventFetcher {
             let code = sqlite3_step(handle)
             if code == SQLITE_DONE { break }
             guard code == SQLITE_ROW else {
-                throw HistoryError(
-                    "reading the history failed: \(String(cString: sqlite3_errmsg(db.sqliteConnection))) (SQLite code \(code))")
+                throw HistoryDatabase.failure(code, "reading", db)
             }
             lastSequence = sqlite3_column_int64(handle, 0)
             sequences.append(lastSequence)

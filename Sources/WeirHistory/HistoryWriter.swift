@@ -10,8 +10,15 @@ package final class HistoryWriter {
     private let tables: [String: StreamTable]
     private var arbiter: Arbiter
     private var sourceIDs = SourceIDs()
+    /// Output records up to this number are deleted.
+    private var forgotten: Int64 = 0
+    private let report: @Sendable (String) -> Void
 
-    package init(directory: String, catalog: CatalogPlan, isSynced: Bool = true) throws {
+    /// - Parameter report: is told what it waits for.
+    package init(
+        directory: String, catalog: CatalogPlan, isSynced: Bool = true, report: @escaping @Sendable (String) -> Void = { _ in }
+    ) throws {
+        self.report = report
         queue = try HistoryDatabase.openForWriting(directory: directory, isSynced: isSynced)
         let streams = catalog.streams
         var tables: [String: StreamTable] = [:]
@@ -22,8 +29,8 @@ package final class HistoryWriter {
             var restored: [String: Arbiter.Restored] = [:]
             for stream in streams {
                 let table = tables[stream.name]!
-                try Self.checkDefinition(db, stream)
                 try table.create(db)
+                try Self.checkDefinition(db, table)
                 lastSequence = max(lastSequence, try Int64.fetchOne(db, sql: "SELECT max(_seq) FROM \(table.name)") ?? 0)
                 restored[stream.name] = try Self.restored(table, db)
             }
@@ -52,22 +59,31 @@ package final class HistoryWriter {
             sources: sources, nextDue: nextDue)
     }
 
-    /// The history keeps a stream's fields as typed columns: other fields than those it was made with are refused.
-    private static func checkDefinition(_ db: Database, _ stream: any StreamPlan) throws {
-        let recorded = try Row.fetchOne(
-            db, sql: "SELECT fingerprint, definition FROM weir_definitions WHERE kind = 'stream' AND name = ?", arguments: [stream.name])
-        if let recorded, let fingerprint: String = recorded["fingerprint"], fingerprint != stream.fingerprint {
-            let old: String = recorded["definition"]
-            throw HistoryError(
-                "stream '\(stream.name)' differs from the one that the history was made with:\n"
-                    + definitionDifference(stored: old, code: stream.definition)
-                    + "\nway out: restore the definition, or use another --data directory and ingest again")
+    /// The history keeps a stream's fields as typed columns. Events may gain optional fields; other changes are refused.
+    private static func checkDefinition(_ db: Database, _ table: StreamTable) throws {
+        let stream = table.stream
+        let recorded = try String.fetchOne(
+            db, sql: "SELECT definition FROM weir_definitions WHERE kind = 'stream' AND name = ?", arguments: [stream.name])
+        if let recorded, recorded != stream.definition {
+            guard stream.onlyAddsOptionalFields(to: recorded) else {
+                throw HistoryError(
+                    "stream '\(stream.name)' differs from the one that the history was made with:\n"
+                        + definitionDifference(stored: recorded, code: stream.definition)
+                        + "\nway out: make new fields optional (or give them a @Default) and keep the old ones, or use another --data directory and ingest again"
+                )
+            }
+            try table.addMissingColumns(db)
         }
         try db.execute(
             sql: """
-                INSERT OR IGNORE INTO weir_definitions (kind, name, fingerprint, definition, recorded_at)
+                INSERT OR REPLACE INTO weir_definitions (kind, name, fingerprint, definition, recorded_at)
                 VALUES ('stream', ?, ?, ?, 0)
                 """, arguments: [stream.name, stream.fingerprint, stream.definition])
+    }
+
+    /// What tells this store from others and from its copies.
+    package func storeID() throws -> String {
+        try queue.read { db in try String.fetchOne(db, sql: "SELECT value FROM weir_meta WHERE key = 'store'") ?? "" }
     }
 
     package var latestSequence: Int64 { arbiter.lastSequence }
@@ -106,12 +122,15 @@ package final class HistoryWriter {
 
     /// Takes batches in one transaction, with the positions that they lead to. On an error nothing of it is taken.
     ///
-    /// - Parameter now: microseconds on a clock that never goes back.
-    package func commit(_ incoming: [IncomingBatch], now: Int64) throws -> ([AcceptedBatch], CommitSummary) {
-        try transaction { arbiter, transaction in
+    /// - Parameters:
+    ///   - now: microseconds on a clock that never goes back.
+    ///   - published: output records up to this number are in their topics, and are forgotten.
+    package func commit(_ incoming: [IncomingBatch], now: Int64, published: Int64 = 0) throws -> ([AcceptedBatch], CommitSummary) {
+        try transaction(published) { arbiter, transaction in
             var summary = CommitSummary()
             var accepted: [AcceptedBatch] = []
             for batch in incoming { accepted.append(try arbiter.take(batch, now: now, in: transaction, &summary)) }
+            try arbiter.writeUpdates(in: transaction)
             return (accepted, summary)
         }
     }
@@ -119,27 +138,61 @@ package final class HistoryWriter {
     /// Looks at the clock: closes what waited for sources that have become idle. Writes only where there is something to write.
     ///
     /// - Returns: whether a watermark moved.
-    package func tick(now: Int64) throws -> Bool {
-        guard arbiter.check(now: now) else { return false }
-        try transaction { arbiter, transaction in try arbiter.advance(in: transaction) }
-        return true
+    package func tick(now: Int64, published: Int64 = 0) throws -> Bool {
+        let isMoved = arbiter.check(now: now)
+        guard isMoved || published > forgotten else { return false }
+        try transaction(published) { arbiter, transaction in try arbiter.advance(in: transaction) }
+        return isMoved
     }
 
-    private func transaction<R>(_ body: (inout Arbiter, SQLiteTransaction) throws -> R) throws -> R {
+    /// Tries dead letters again: what is taken now is no dead letter any more, what is refused again stays one.
+    ///
+    /// - Parameter batch: its records have the letters' numbers as offsets, its source is of the kind `retry`.
+    /// - Returns: how many were taken, or turned out to be copies.
+    package func retry(_ batch: IncomingBatch, letters: [Int64], now: Int64) throws -> Int {
+        try transaction(0) { arbiter, transaction in
+            var summary = CommitSummary()
+            _ = try arbiter.take(batch, now: now, in: transaction, &summary)
+            try arbiter.writeUpdates(in: transaction)
+            let settled = letters.filter { !transaction.refusedAgain.contains($0) }
+            try transaction.removeLetters(settled)
+            return settled.count
+        }
+    }
+
+    private func transaction<R>(_ published: Int64, _ body: (inout Arbiter, SQLiteTransaction) throws -> R) throws -> R {
+        while true {
+            do {
+                return try attempt(published, body)
+            } catch let error as DatabaseError where error.resultCode == .SQLITE_BUSY {
+                // Nothing is lost by waiting: the sources wait, too.
+                report("the history is locked by another process (does a shell have a transaction open on it?); waiting")
+            }
+        }
+    }
+
+    private func attempt<R>(_ published: Int64, _ body: (inout Arbiter, SQLiteTransaction) throws -> R) throws -> R {
         let before = arbiter
         do {
             let result = try queue.write { db in
                 CrashPoint.reach(.historyBegun)
-                let result = try body(&arbiter, SQLiteTransaction(db: db, tables: tables, sourceIDs: sourceIDs))
+                let transaction = SQLiteTransaction(db: db, tables: tables, sourceIDs: sourceIDs)
+                if published > forgotten { try transaction.removeOutputs(upTo: published) }
+                let result = try body(&arbiter, transaction)
                 CrashPoint.reach(.historyWritten)
                 return result
             }
             CrashPoint.reach(.historyCommitted)
+            if published > forgotten {
+                forgotten = published
+                CrashPoint.reach(.outputForgotten)
+            }
             return result
         } catch {
             arbiter = before
             sourceIDs.forget()
-            throw error
+            if let error = error as? DatabaseError, error.resultCode == .SQLITE_BUSY { throw error }
+            throw HistoryDatabase.explained(error, queue.path)
         }
     }
 }

@@ -44,8 +44,7 @@ final class SQLiteTransaction: HistoryTransaction {
         sqlite3_reset(handle)
         sqlite3_clear_bindings(handle)
         guard code == SQLITE_DONE else {
-            throw HistoryError(
-                "writing to the history failed: \(String(cString: sqlite3_errmsg(db.sqliteConnection))) (SQLite code \(code))")
+            throw HistoryDatabase.failure(code, "writing", db)
         }
         if sqlite3_changes(db.sqliteConnection) == 1 { return .accepted }
         return try isSame(batch, row, table) ? .duplicate : .conflict
@@ -53,6 +52,13 @@ final class SQLiteTransaction: HistoryTransaction {
 
     func rows(of view: ViewPlan, key: String, from start: Int64, to end: Int64) throws -> EventRows {
         try EventFetcher(table: tables[view.stream]!, db: db).rows(of: view, key: key, from: start, to: end, ingestedBy: nil)
+    }
+
+    func latestTime(of view: ViewPlan, key: String) throws -> Int64? {
+        let table = tables[view.stream]!
+        return try Int64.fetchOne(
+            db.cachedStatement(sql: "SELECT max(\(table.timeColumn)) FROM \(table.name) WHERE \(StreamTable.keyColumn(view)) = ?"),
+            arguments: [key])
     }
 
     private func bind(
@@ -153,15 +159,42 @@ final class SQLiteTransaction: HistoryTransaction {
     }
 
     func add(_ letter: DeadLetter) throws {
+        if letter.source.kind == .retry {
+            // It stays what and where it was, with a new reason.
+            try execute(
+                "UPDATE weir_dead_letters SET kind = ?, reason = ?, retries = retries + 1 WHERE number = ?",
+                [letter.kind.rawValue, letter.reason, letter.offset])
+            return refusedAgain.append(letter.offset)
+        }
+        var encoding = "json"
+        var header: Data?
+        switch letter.encoding {
+        case .json: break
+        case .csv(let line):
+            encoding = "csv"
+            header = Data(line)
+        case .message: encoding = "message"
+        }
         try execute(
             """
-            INSERT INTO weir_dead_letters (stream, kind, reason, source, "offset", ingest_time, raw) VALUES (?, ?, ?, ?, ?, ?, ?)
+            INSERT INTO weir_dead_letters (stream, kind, reason, source, "offset", ingest_time, raw, encoding, header)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
             """,
             [
                 letter.source.stream, letter.kind.rawValue, letter.reason, try id(of: letter.source), letter.offset, letter.ingestTime,
-                Data(letter.raw),
+                Data(letter.raw), encoding, header,
             ])
     }
+
+    /// Letters that were tried again in vain.
+    private(set) var refusedAgain: [Int64] = []
+
+    func removeLetters(_ numbers: [Int64]) throws {
+        for number in numbers { try execute("DELETE FROM weir_dead_letters WHERE number = ?", [number]) }
+    }
+
+    /// Forgets output records that their topics have.
+    func removeOutputs(upTo number: Int64) throws { try execute("DELETE FROM weir_output WHERE number <= ?", [number]) }
 
     func count(_ name: String, stream: String, by amount: Int) throws {
         try execute(

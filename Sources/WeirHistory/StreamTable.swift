@@ -72,6 +72,14 @@ package struct StreamTable: Sendable {
         }
     }
 
+    /// Columns for fields that the event did not have when the table was made.
+    func addMissingColumns(_ db: Database) throws {
+        let known = Set(try db.columns(in: stream.name).map(\.name))
+        for field in stream.schema.fields where !known.contains(field.name) {
+            try db.execute(sql: "ALTER TABLE \(name) ADD COLUMN \(Self.quote(field.name)) \(field.type.sqlType)")
+        }
+    }
+
     var insertSQL: String {
         let columns =
             ["_seq", "_ingest_time", "_source", "_partition", "_offset", "_key_hash"]

@@ -1,4 +1,5 @@
 import CLMDB
+import Foundation
 import Synchronization
 
 /// What LMDB refused: which operation, on which file, and what to do.
@@ -11,13 +12,16 @@ package struct LMDBError: Error, CustomStringConvertible {
         let text = String(cString: mdb_strerror(code))
         let advice =
             switch code {
-            case MDB_MAP_FULL: "the store has reached its largest size"
+            case MDB_MAP_FULL: "the memory map is full and could not be made larger"
+            case MDB_MAP_RESIZED: "another process has made the file larger"
             case MDB_READERS_FULL: "too many processes or threads read at once"
             case MDB_CORRUPTED, MDB_PAGE_NOTFOUND, MDB_INVALID:
                 "the file is damaged; `weir rebuild` makes the online store anew from the history"
             case MDB_VERSION_MISMATCH: "the file was made by another version of LMDB; `weir rebuild` makes it anew"
-            case 28: "the disk is full; free some space and start again, nothing is lost"
-            case 13: "check the rights of the directory"
+            case ENOSPC, EFBIG, EDQUOT: "the disk is full; free some space and start again, nothing is lost"
+            case EIO: "the disk refused; check it and its free space, and start again, nothing is lost"
+            case ENOMEM: "there is no address space for the map; begin with a smaller one: --map-size"
+            case EACCES: "check the rights of the directory"
             default: "if it persists, `weir rebuild` makes the online store anew from the history"
             }
         return "\(operation) \(path): \(text) (LMDB code \(code)); \(advice)"
@@ -26,13 +30,24 @@ package struct LMDBError: Error, CustomStringConvertible {
 
 /// One LMDB environment with one unnamed database.
 final class LMDBEnvironment: @unchecked Sendable {
-    // An MDB_env may be used from any thread; `idle` is guarded by its mutex.
+    // An MDB_env may be used from any thread; the readers are guarded by their mutex.
     let path: String
     let dbi: MDB_dbi
     private let environment: OpaquePointer
-    private let idle = Mutex<[LMDBReadTransaction]>([])
+    private let readers = Mutex(Readers())
 
-    init(path: String, readOnly: Bool, isSynced: Bool, mapBytes: Int = 1 << 36) throws(LMDBError) {
+    private struct Readers {
+        var idle: [LMDBReadTransaction] = []
+        var active = 0
+        /// The map is about to move: new readers wait.
+        var isMoving = false
+    }
+
+    private static let guardMaps: Void = weir_guard_maps()
+
+    /// - Parameter mapBytes: the address space that the map begins with; it grows when the file outgrows it.
+    init(path: String, readOnly: Bool, isSynced: Bool, mapBytes: Int) throws {
+        Self.guardMaps
         self.path = path
         var environment: OpaquePointer?
         func check(_ code: Int32, _ operation: String) throws(LMDBError) {
@@ -41,12 +56,17 @@ final class LMDBEnvironment: @unchecked Sendable {
             throw LMDBError(code: code, operation: operation, path: path)
         }
         try check(mdb_env_create(&environment), "creating")
+        weir_guard_environment(environment)
         try check(mdb_env_set_mapsize(environment, mapBytes), "sizing")
         try check(mdb_env_set_maxreaders(environment, 1_024), "configuring")
         var flags = UInt32(MDB_NOTLS | MDB_NORDAHEAD | MDB_NOMETASYNC)
         if readOnly { flags |= UInt32(MDB_RDONLY) }
         if !isSynced { flags |= UInt32(MDB_NOSYNC) }
         try check(mdb_env_open(environment, path, flags, 0o644), "opening")
+        do { try Self.checkLength(environment!, path) } catch {
+            mdb_env_close(environment)
+            throw error
+        }
         var dead: Int32 = 0
         try check(mdb_reader_check(environment, &dead), "checking the readers of")
         var transaction: OpaquePointer?
@@ -60,8 +80,26 @@ final class LMDBEnvironment: @unchecked Sendable {
         self.dbi = dbi
     }
 
+    /// A file that was cut off is found here, rather than by a fault when a page is touched that is not there.
+    private static func checkLength(_ environment: OpaquePointer, _ path: String) throws {
+        var info = MDB_envinfo()
+        var stat = MDB_stat()
+        mdb_env_info(environment, &info)
+        mdb_env_stat(environment, &stat)
+        var descriptor: mdb_filehandle_t = -1
+        mdb_env_get_fd(environment, &descriptor)
+        let length = Int(lseek(descriptor, 0, SEEK_END))
+        let needed = (info.me_last_pgno + 1) * Int(stat.ms_psize)
+        // A new one has two meta pages, and no data yet.
+        guard length >= needed || info.me_last_pgno <= 1 else {
+            throw OnlineStoreError(
+                "the file \(path)/data.mdb has \(length) bytes, and should have \(needed): it was cut off; `weir rebuild` makes the online store anew from the history, nothing is lost"
+            )
+        }
+    }
+
     deinit {
-        idle.withLock { $0 = [] }
+        readers.withLock { $0.idle = [] }
         mdb_env_close(environment)
     }
 
@@ -74,7 +112,27 @@ final class LMDBEnvironment: @unchecked Sendable {
 
     /// A snapshot of the last commit; give it back with `release`. Reusing one costs some hundred nanoseconds.
     func acquireReader() throws(LMDBError) -> LMDBReadTransaction {
-        if let reader = idle.withLock({ $0.popLast() }) {
+        while true {
+            do throws(LMDBError) {
+                return try tryAcquire()
+            } catch {
+                release(nil)
+                // The writing process has outgrown the map of this one.
+                guard error.code == MDB_MAP_RESIZED else { throw error }
+                try move(to: 0)
+            }
+        }
+    }
+
+    private func tryAcquire() throws(LMDBError) -> LMDBReadTransaction {
+        var reader: LMDBReadTransaction?
+        while !readers.withLock({ readers in
+            if readers.isMoving { return false }
+            readers.active += 1
+            reader = readers.idle.popLast()
+            return true
+        }) { usleep(50) }
+        if let reader {
             try reader.renew()
             return reader
         }
@@ -84,9 +142,48 @@ final class LMDBEnvironment: @unchecked Sendable {
         return try LMDBReadTransaction(transaction, dbi: dbi, path: path)
     }
 
-    func release(_ reader: LMDBReadTransaction) {
-        reader.reset()
-        idle.withLock { $0.append(reader) }
+    func release(_ reader: LMDBReadTransaction?) {
+        reader?.reset()
+        readers.withLock { readers in
+            readers.active -= 1
+            if let reader { readers.idle.append(reader) }
+        }
+    }
+
+    /// Doubles the map; lookups wait for it. There must be no writing transaction.
+    func grow() throws(LMDBError) {
+        var info = MDB_envinfo()
+        mdb_env_info(environment, &info)
+        try move(to: info.me_mapsize * 2)
+    }
+
+    /// - Parameter bytes: 0 for what another process has made it.
+    private func move(to bytes: Int) throws(LMDBError) {
+        while !readers.withLock({ readers in
+            if readers.isMoving { return false }
+            readers.isMoving = true
+            return true
+        }) { usleep(50) }
+        while readers.withLock({ $0.active }) > 0 { usleep(50) }
+        let code = readers.withLock { readers in
+            readers.idle = []
+            let code = mdb_env_set_mapsize(environment, bytes)
+            readers.isMoving = false
+            return code
+        }
+        guard code == 0 else { throw LMDBError(code: code, operation: "enlarging the map of", path: path) }
+    }
+
+    var mapBytes: Int {
+        var info = MDB_envinfo()
+        mdb_env_info(environment, &info)
+        return info.me_mapsize
+    }
+
+    /// Writes a consistent copy into an empty directory, beside readers and a writer.
+    func copy(to directory: String) throws(LMDBError) {
+        let code = mdb_env_copy2(environment, directory, UInt32(MDB_CP_COMPACT))
+        guard code == 0 else { throw LMDBError(code: code, operation: "copying to \(directory)", path: path) }
     }
 
     /// Bytes of the pages in use.
@@ -134,6 +231,9 @@ class LMDBTransaction {
     func seek(_ key: UnsafeRawBufferPointer) throws(LMDBError) -> Entry? {
         try move(key, MDB_SET_RANGE)
     }
+
+    /// The entry behind the one found last.
+    func next() throws(LMDBError) -> Entry? { try move(nil, MDB_NEXT) }
 
     /// The last entry before `key`.
     func seekBefore(_ key: UnsafeRawBufferPointer) throws(LMDBError) -> Entry? {

@@ -1,3 +1,4 @@
+import CLMDB
 import Foundation
 import WeirAlgebra
 import WeirDefinitions
@@ -31,8 +32,12 @@ package final class OnlineStore: ShardSet, Sendable {
         case read
     }
 
-    /// - Parameter shards: for a new store; nil takes `defaultShards`. Another count than an existing store's is refused.
-    package init(directory: String, catalog: CatalogPlan, shards: Int?, mode: Mode) throws {
+    /// - Parameters:
+    ///   - shards: for a new store; nil takes `defaultShards`. Another count than an existing store's is refused.
+    ///   - mapBytes: what a shard's memory map begins with; it grows.
+    package init(
+        directory: String, catalog: CatalogPlan, shards: Int?, mode: Mode, mapBytes: Int = OnlineStore.defaultMapBytes
+    ) throws {
         self.directory = directory
         self.catalog = catalog
         runtimes = catalog.views.map { ViewRuntime($0) }
@@ -61,11 +66,13 @@ package final class OnlineStore: ShardSet, Sendable {
                 )
             }
         }
-        environments = try names.map { try LMDBEnvironment(path: $0, readOnly: isReadOnly, isSynced: isSynced) }
+        environments = try names.map { try LMDBEnvironment(path: $0, readOnly: isReadOnly, isSynced: isSynced, mapBytes: mapBytes) }
         try checkDefinitions(mayWrite: !isReadOnly)
     }
 
     package static let defaultShards = 2
+    /// Address space, not memory or disk: what a shard's map begins with.
+    package static let defaultMapBytes = 1 << 36
 
     package static func exists(_ directory: String) -> Bool { !shardDirectories(directory).isEmpty }
 
@@ -76,7 +83,7 @@ package final class OnlineStore: ShardSet, Sendable {
 
     /// Definitions other than those that the store was built with are refused, naming the difference and the way out.
     private func checkDefinitions(mayWrite: Bool) throws {
-        let definition = (["shards \(shardCount)"] + catalog.streams.map(\.definition) + catalog.views.map(\.definition))
+        let definition = (["shards \(shardCount)"] + catalog.streams.map(\.identityDefinition) + catalog.views.map(\.definition))
             .joined(separator: "\n")
         for environment in environments {
             let reader = try environment.acquireReader()
@@ -199,16 +206,78 @@ package final class OnlineStore: ShardSet, Sendable {
             state.keptFrom[view] = horizon
         }
 
+        fileprivate func abort() { transaction.abort() }
+
         package func commit() throws {
             try stateKey.withUnsafeBytes { key in try state.encoded().withUnsafeBytes { try transaction.put(key, $0) } }
             try transaction.commit()
         }
     }
 
-    /// Runs `body` in one transaction of a shard; on an error nothing of it stays.
+    /// Runs `body` in one transaction of a shard; on an error nothing of it stays. It runs again where the map had to grow.
     package func write(shard: Int, _ body: (Writer) throws -> Void) throws {
-        let writer = try Writer(self, shard: shard)
-        try body(writer)
-        try writer.commit()
+        while true {
+            let writer = try Writer(self, shard: shard)
+            do {
+                try body(writer)
+                return try writer.commit()
+            } catch let error as LMDBError where error.code == MDB_MAP_FULL {
+                writer.abort()
+                try environments[shard].grow()
+            }
+        }
     }
+
+    // MARK: Looking after
+
+    /// A view's share of the store.
+    package struct ViewStatistics: Sendable {
+        package var entities = 0
+        package var nodes = 0
+        /// Of keys and values.
+        package var bytes = 0
+        /// Where the oldest chunk of events begins; nil where all of an entity's events are one chunk, or there are none.
+        package var oldestChunk: Int64?
+    }
+
+    /// Counts what every view keeps. Reads the whole store.
+    package func statistics() throws -> [ViewStatistics] {
+        var statistics = catalog.views.map { _ in ViewStatistics() }
+        for environment in environments {
+            let reader = try environment.acquireReader()
+            defer { environment.release(reader) }
+            var entity: [UInt8] = []
+            var entry = try StoreKey.view(0).withUnsafeBytes { try reader.seek($0) }
+            while let (key, value) = entry, key.first == StoreKey.entity, key.count >= 5 {
+                let number = Int(key[1]) << 8 | Int(key[2])
+                let length = 5 + (Int(key[3]) << 8 | Int(key[4]))
+                guard number < statistics.count, key.count > length else {
+                    throw FormatError("a key that is no node's in \(environment.path)")
+                }
+                statistics[number].nodes += 1
+                statistics[number].bytes += key.count + value.count
+                if !key[..<length].elementsEqual(entity) {
+                    entity = Array(key[..<length])
+                    statistics[number].entities += 1
+                }
+                if key.count == length + 10, key[length] == 1, key[length + 9] > 0 {
+                    let start = UInt64(bigEndian: key.loadUnaligned(fromByteOffset: length + 1, as: UInt64.self))
+                    statistics[number].oldestChunk = min(statistics[number].oldestChunk ?? .max, unbiased(start))
+                }
+                entry = try reader.next()
+            }
+        }
+        return statistics
+    }
+
+    /// Writes a copy of every shard, each consistent in itself.
+    package func copy(to directory: String) throws {
+        for environment in environments {
+            let name = directory + "/" + (environment.path as NSString).lastPathComponent
+            try FileManager.default.createDirectory(atPath: name, withIntermediateDirectories: true)
+            try environment.copy(to: name)
+        }
+    }
+
+    package var mapBytes: [Int] { environments.map(\.mapBytes) }
 }

@@ -108,6 +108,7 @@ package struct FileIngest {
         var carry: [UInt8] = []
         var offset = plan.start
         var isLast = false
+        var batch = RecordBatch(schema: schema)
         while !isLast {
             let data = try file.read(upToCount: Self.chunkBytes) ?? Data()
             carry.append(contentsOf: data)
@@ -115,7 +116,6 @@ package struct FileIngest {
             isLast = data.count < Self.chunkBytes
             var used = 0
             while used < carry.count || (isLast && used == 0 && carry.isEmpty == false) {
-                var batch = RecordBatch(schema: schema)
                 let consumed = try carry.withUnsafeBytes { bytes in
                     let chunk = UnsafeRawBufferPointer(rebasing: bytes[used...])
                     let base = offset + Int64(used)
@@ -133,17 +133,19 @@ package struct FileIngest {
                 if consumed == 0 { break }
                 carry.withUnsafeBytes { fingerprint.append(UnsafeRawBufferPointer(rebasing: $0[used..<used + consumed])) }
                 used += consumed
-                try submit(incoming(batch, plan, nextOffset: offset + Int64(used), fingerprint.fingerprint))
                 progress(offset + Int64(used))
+                // A position in the middle of a line that is too long would make its rest a line of its own.
+                if format == .csv ? csv.isSkipping : jsonl.isSkipping { continue }
+                try submit(incoming(batch, plan, nextOffset: offset + Int64(used), fingerprint.fingerprint, csv.headerLine))
+                batch = RecordBatch(schema: schema)
             }
             offset += Int64(used)
             carry.removeFirst(used)
         }
         // A file that ends does not hold the watermark back.
-        try submit(
-            IncomingBatch(
-                batch: stream.prepare(RecordBatch(schema: stream.schema)), source: plan.source, nextOffset: offset,
-                detail: fingerprint.fingerprint.encoded, ingestTime: wallClock(), phase: .end))
+        var end = incoming(batch, plan, nextOffset: offset, fingerprint.fingerprint, csv.headerLine)
+        end.phase = .end
+        try submit(end)
     }
 
     /// Decodes the whole file, for those who do not keep positions.
@@ -174,7 +176,7 @@ package struct FileIngest {
     }
 
     private func incoming(
-        _ batch: RecordBatch, _ plan: Plan, nextOffset: Int64, _ fingerprint: FileFingerprint
+        _ batch: RecordBatch, _ plan: Plan, nextOffset: Int64, _ fingerprint: FileFingerprint, _ header: [UInt8]
     ) -> IncomingBatch {
         var records = batch
         var ingestTimes: [Int64]?
@@ -193,6 +195,6 @@ package struct FileIngest {
         }
         return IncomingBatch(
             batch: stream.prepare(records), source: plan.source, nextOffset: nextOffset, detail: fingerprint.encoded,
-            ingestTime: wallClock(), ingestTimes: ingestTimes)
+            ingestTime: wallClock(), ingestTimes: ingestTimes, encoding: format == .csv ? .csv(header: header) : .json)
     }
 }

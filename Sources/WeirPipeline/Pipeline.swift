@@ -1,4 +1,5 @@
 import Foundation
+import Synchronization
 import WeirAlgebra
 import WeirDefinitions
 import WeirEngine
@@ -48,6 +49,11 @@ package final class Pipeline: @unchecked Sendable {
     }
 
     private var latestEventTime: Int64
+    /// Output records up to this number are in their topics.
+    private let publishedNumber = Atomic<Int64>(0)
+
+    /// The history may forget output records up to this number.
+    package func published(upTo number: Int64) { publishedNumber.store(number, ordering: .relaxed) }
     private var failed: @Sendable (any Error) -> Void = { _ in }
 
     // MARK: Running
@@ -147,10 +153,13 @@ package final class Pipeline: @unchecked Sendable {
         {
             if Double(monotonicClock() - lastLook) > Self.secondsBetweenLooks * 1e6 {
                 lastLook = monotonicClock()
-                if try writer.tick(now: lastLook) { dispatch([], sequence: writer.latestSequence, batches: committed) }
+                if try writer.tick(now: lastLook, published: publishedNumber.load(ordering: .relaxed)) {
+                    dispatch([], sequence: writer.latestSequence, batches: committed)
+                }
             }
             if incoming.isEmpty { continue }
-            let (accepted, summary) = try writer.commit(incoming, now: monotonicClock())
+            let (accepted, summary) = try writer.commit(
+                incoming, now: monotonicClock(), published: publishedNumber.load(ordering: .relaxed))
             latestEventTime = writer.latestEventTime ?? .min
             progress.lock()
             committed += incoming.count

@@ -116,7 +116,10 @@ package struct TopicReader<Consumer: TopicConsumer> {
                 parts[part]!.latestEventTime = max(parts[part]!.latestEventTime ?? .min, time)
             }
             parts[part]!.next = end
-            try submit(IncomingBatch(batch: batch, source: source(part, stream), nextOffset: end, ingestTime: ingestTime))
+            try submit(
+                IncomingBatch(
+                    batch: batch, source: source(part, stream), nextOffset: end, ingestTime: ingestTime,
+                    encoding: stream.decodesMessages ? .message : .json))
         }
         if !ends.isEmpty { try align() }
         return problems
@@ -160,7 +163,11 @@ extension StreamPlan {
                     raw: start..<batch.bytes.count, offset: offset,
                     reason: "the message has \(message.count) bytes; a record has at most \(Limits.recordBytesMax)"))
         }
-        parser.append(message, to: &batch, offset: offset)
+        if decodesMessages {
+            decode(message: message, offset: offset, into: &batch)
+        } else {
+            parser.append(message, to: &batch, offset: offset)
+        }
     }
 }
 

@@ -9,8 +9,10 @@ public struct CSVRecordParser: Sendable {
     private var columns: [Int?] = []
     private var columnCount = 0
     public private(set) var header: [String]?
+    /// The header as it stands in the file.
+    public private(set) var headerLine: [UInt8] = []
     /// The rest of a line that is too long is still to be read over.
-    private var isSkipping = false
+    public private(set) var isSkipping = false
 
     public init(schema: RecordSchema, recordBytesMax: Int = 64 << 10) {
         self.schema = schema
@@ -106,6 +108,7 @@ public struct CSVRecordParser: Sendable {
         }
         columnCount = names.count
         header = names
+        headerLine = Array(chunk[start..<end])
         return end
     }
 

@@ -214,7 +214,7 @@ public struct JSONLinesReader: Sendable {
     }
 
     /// The rest of a line that is too long is still to be read over.
-    private var isSkipping = false
+    public private(set) var isSkipping = false
 
     /// Parses whole lines from the start of a chunk.
     ///

@@ -68,6 +68,7 @@ struct Spend: FeatureView {
 struct StoreSales: FeatureView {
     typealias Subject = Store
     static func key(of sale: Sale) -> Int? { sale.store }
+    static var updatesTopic: String? { "store-sales" }
     let count1h = Aggregate.count(over: .sliding(.hours(1)))
     let sum2h = Aggregate.sum(\.price, over: .sliding(.hours(2)))
 }

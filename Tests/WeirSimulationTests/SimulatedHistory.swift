@@ -166,6 +166,10 @@ final class SimulatedHistoryTransaction: HistoryTransaction {
         state.eventRows(of: view, in: catalog, key: key, from: start, to: end)
     }
 
+    func latestTime(of view: ViewPlan, key: String) throws -> Int64? {
+        state.eventRows(of: view, in: catalog, key: key, from: .min, to: .max).times.last
+    }
+
     func add(_ letter: DeadLetter) throws {
         try write()
         state.letters.append(letter)

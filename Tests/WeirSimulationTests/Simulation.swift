@@ -299,6 +299,7 @@ final class Simulation {
         let accepted: [AcceptedBatch]? = try transaction { arbiter, transaction, process in
             var summary = CommitSummary()
             let accepted = try waiting.prefix(count).map { try arbiter.take($0, now: monotonic, in: transaction, &summary) }
+            try arbiter.writeUpdates(in: transaction)
             process.input.removeFirst(count)
             return accepted
         }
@@ -518,8 +519,20 @@ final class Simulation {
         // A power cut takes from an unsynced history what the topic has.
         guard isSynced else { return }
         let firsts = history.closed.filter { $0.record.revision == 0 && $0.values != nil }
-        try expect(
-            topics.records.count == firsts.count, "\(topics.records.count) records in the topic, \(firsts.count) windows that closed")
-        try expect(Set(topics.records.map(\.record)).count == topics.records.count, "a record is twice in the topic")
+        let windows = topics.records.filter { $0.record.topic == "spend-windows" }
+        try expect(windows.count == firsts.count, "\(windows.count) records in the topic, \(firsts.count) windows that closed")
+        try expect(Set(windows.map(\.record)).count == windows.count, "a record is twice in the topic")
+        try expect(topics.records.map(\.number) == Array(1..<history.nextOutput), "output records are missing or twice")
+        for (store, own) in Dictionary(grouping: accepted.filter { $0.stream == "sales" }, by: \.store) {
+            let latest = own.map(\.time).max()!
+            let values = Model.values("store_sales", key: "\(store)", at: latest, stored: own, session: own)
+            let value = """
+                {"view":"store_sales","entity_key":"\(store)","as_of":"\(TimeText.format(EventTime(microseconds: latest)))",\
+                "features":{"count_1h":\(values[0].json),"sum_2h":\(values[1].json)}}
+                """
+            let last = topics.records.last { $0.record.topic == "store-sales" && $0.record.key == "\(store)" }
+            try expect(
+                last?.record.value == value, "the last update of store \(store) is \(last?.record.value ?? "none"), expected \(value)")
+        }
     }
 }

@@ -24,7 +24,8 @@ func streamPlan(_ name: String) throws -> any StreamPlan {
 func openStoreWriter(_ data: DataOption, _ options: WriterOptions) throws -> StoreWriter {
     let progress = ProgressReport("catching up")
     let writer = try StoreWriter(
-        directory: data.directory, catalog: try App.plan(), shards: options.shards, isSynced: !options.isUnsynced
+        directory: data.directory, catalog: try App.plan(), shards: options.shards, isSynced: !options.isUnsynced,
+        mapBytes: options.mapBytes, report: { report("warning: \($0)") }
     ) { progress.update($0, of: $1, unit: "events") }
     progress.finish()
     return writer

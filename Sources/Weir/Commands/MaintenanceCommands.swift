@@ -1,5 +1,6 @@
 import ArgumentParser
 import WeirAlgebra
+import WeirEngine
 import WeirHistory
 import WeirPipeline
 import WeirRecords
@@ -30,7 +31,74 @@ struct RebuildCommand: ParsableCommand {
 
 struct DeadLettersCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "dead-letters", abstract: "What could not be used, and why.", subcommands: [List.self], defaultSubcommand: List.self)
+        commandName: "dead-letters", abstract: "What could not be used, and why.", subcommands: [List.self, Show.self, Retry.self],
+        defaultSubcommand: List.self)
+
+    /// Which letters a command is about.
+    struct Choice: ParsableArguments {
+        @Option(help: "Of one stream only.") var stream: String?
+        @Option(help: "Of one kind only: malformed, 'conflicting duplicate', 'too late' or 'ahead of time'.") var kind: String?
+
+        func validate() throws {
+            let kinds = DeadLetter.Kind.allCases.map(\.rawValue)
+            if let kind, !kinds.contains(kind) { throw ValidationError("--kind: one of \(kinds.joined(separator: ", ")) expected") }
+        }
+    }
+
+    struct Show: ParsableCommand {
+        static let configuration = CommandConfiguration(commandName: "show", abstract: "One letter, whole, or several.")
+
+        @OptionGroup var data: DataOption
+        @Argument(help: "Their numbers.") var numbers: [Int64]
+
+        func run() throws {
+            try data.directory.checkExists()
+            let reader = try HistoryReader(directory: data.directory.path, catalog: try App.plan())
+            let letters = try reader.deadLetters(numbers: numbers)
+            for letter in letters {
+                print(
+                    """
+                    number:      \(letter.number)
+                    stream:      \(letter.stream)
+                    kind:        \(letter.kind)
+                    reason:      \(letter.reason)
+                    source:      \(letter.source)
+                    offset:      \(letter.offset)
+                    ingest time: \(TimeText.format(EventTime(microseconds: letter.ingestTime)))
+                    retries:     \(letter.retries)
+                    raw:
+                    \(List.shown(letter.raw))
+
+                    """)
+            }
+            let missing = numbers.filter { number in !letters.contains { $0.number == number } }
+            if !missing.isEmpty { throw CommandFailure("there is no dead letter \(missing.map(String.init).joined(separator: ", "))") }
+        }
+    }
+
+    struct Retry: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            commandName: "retry",
+            abstract: "Try letters again, with the definitions as they are now: what is taken is no dead letter any more.",
+            discussion: """
+                For letters whose reason is gone: the code knows the value now, the stream allows what it refused, an event's time has come.
+                They count as learned of now. `weir run` must not be running.
+                """)
+
+        @OptionGroup var data: DataOption
+        @OptionGroup var choice: Choice
+        @Argument(help: "Their numbers; all by default.") var numbers: [Int64] = []
+
+        func run() throws {
+            try data.directory.checkExists()
+            let writer = try StoreWriter(
+                directory: data.directory, catalog: try App.plan(), shards: nil, isSynced: true, report: { report("warning: \($0)") })
+            let letters = try writer.reader.deadLetters(
+                stream: choice.stream, kind: choice.kind, numbers: numbers.isEmpty ? nil : numbers)
+            let summary = try writer.retry(letters, now: wallClockNow())
+            print("\(summary.settled) of \(letters.count) dead letters are taken, \(summary.refused) are refused again")
+        }
+    }
 
     struct List: ParsableCommand {
         static let configuration = CommandConfiguration(
@@ -38,13 +106,13 @@ struct DeadLettersCommand: ParsableCommand {
             abstract: "One line each: number, stream, kind, source, offset, ingest time, reason, raw text; separated by tabs.")
 
         @OptionGroup var data: DataOption
-        @Option(help: "Of one stream only.") var stream: String?
+        @OptionGroup var choice: Choice
         @Option(help: "At most so many.") var limit: Int = .max
 
         func run() throws {
             try data.directory.checkExists()
             let reader = try HistoryReader(directory: data.directory.path, catalog: try App.plan())
-            for letter in try reader.deadLetters(stream: stream, limit: limit) {
+            for letter in try reader.deadLetters(stream: choice.stream, kind: choice.kind, limit: limit) {
                 print(
                     [
                         String(letter.number), letter.stream, letter.kind, letter.source, String(letter.offset),
@@ -55,7 +123,7 @@ struct DeadLettersCommand: ParsableCommand {
         }
 
         /// Raw bytes as text; those that are no UTF-8 as \xNN.
-        private static func shown(_ raw: [UInt8]) -> String {
+        static func shown(_ raw: [UInt8]) -> String {
             if let text = String(validating: raw, as: UTF8.self) { return text }
             return raw.map { byte in
                 if (32..<127).contains(byte) { return String(UnicodeScalar(byte)) }

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import WeirAlgebra
+import WeirOnlineStore
 import WeirPipeline
 
 /// Options from the environment: `--data` is `WEIR_DATA`.
@@ -33,7 +34,15 @@ struct WriterOptions: ParsableArguments {
     @Flag(name: .customLong("unsynced"), help: "Do not sync the file system at commits: faster, and a power cut may cost the last seconds.")
     var isUnsynced: Bool = Environment.flag("unsynced")
 
+    @Option(
+        help: ArgumentHelp(
+            "The address space that a shard's memory map begins with; it grows by itself, so this is for machines that limit it.",
+            valueName: "MiB"))
+    var mapSize: Int = Environment.int("map-size") ?? OnlineStore.defaultMapBytes >> 20
+    var mapBytes: Int { mapSize << 20 }
+
     func validate() throws {
+        if !(1...(1 << 24)).contains(mapSize) { throw ValidationError("--map-size must be between 1 and 16777216 MiB") }
         if let shards, !(1...1_024).contains(shards) { throw ValidationError("--shards must be between 1 and 1024") }
     }
 }

@@ -149,6 +149,10 @@ struct KafkaOptions: ParsableArguments {
     }
 }
 
+enum KafkaOutputKind: String, ExpressibleByArgument, CaseIterable {
+    case transactional, idempotent
+}
+
 struct RunCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "run", abstract: "Stream events into the stores and answer lookups.",
@@ -168,6 +172,12 @@ struct RunCommand: ParsableCommand {
     var kafkaGroup: String = Environment.string("kafka-group") ?? "weir"
     @Option(help: ArgumentHelp("A topic whose name is not its stream's; may be repeated.", valueName: "stream=topic"))
     var kafkaTopic: [String] = Environment.list("kafka-topic")
+
+    @Option(
+        help: ArgumentHelp(
+            "How output topics are written: in transactions, each record once; or, for brokers without them, by an idempotent producer: after a crash records may come again, with the same header weir-number.",
+            valueName: "transactional|idempotent"))
+    var kafkaOutput: KafkaOutputKind = KafkaOutputKind(rawValue: Environment.string("kafka-output") ?? "") ?? .transactional
 
     private func start() throws -> KafkaStart {
         switch kafkaStart {
@@ -201,13 +211,21 @@ struct RunCommand: ParsableCommand {
         let pushLog = try PushLog(directory: data.directory.push)
         let push = try PushIngest(log: pushLog, catalog: catalog, pipeline: writer.pipeline, history: writer.history)
         var consumer: KafkaIngest?
+        var outputs: KafkaOutputs?
         if let brokers = kafka.kafka {
             consumer = try KafkaIngest(
                 options: .init(
                     brokers: brokers, options: try kafka.options(), groupID: kafkaGroup, start: try start(), topics: try topics()),
                 streams: catalog.streams, pipeline: writer.pipeline, history: writer.history
             ) { report("warning: \($0)") }
+            if catalog.views.contains(where: { $0.updatesTopic != nil || $0.closedWindows?.topic != nil }) {
+                outputs = try KafkaOutputs(
+                    options: .init(brokers: brokers, options: try kafka.options(), isTransactional: kafkaOutput == .transactional),
+                    reader: writer.reader, history: writer.history, pipeline: writer.pipeline
+                ) { report("warning: \($0)") }
+            }
         }
+        outputs?.start()
         writer.pipeline.start { service.fail($0) }
         push.start { service.fail($0) }
         consumer?.start { service.fail($0) }
@@ -220,6 +238,7 @@ struct RunCommand: ParsableCommand {
         push.waitUntilDone()
         consumer?.stop()
         let stopped = Result { try writer.pipeline.stop() }
+        outputs?.stop()
         try served.get()
         try service.throwFailure()
         try stopped.get()

@@ -173,6 +173,7 @@ final class ServerBackend: FeatureBackend {
             return completion(.failure(CommandError("\(error)")))
         }
         pushLog.append(stream: stream, events: events) { result in
+            CrashPoint.reach(.pushLogged)
             completion(result.map { events.count }.mapError { CommandError("\($0)") })
         }
     }
@@ -205,7 +206,9 @@ final class ServerBackend: FeatureBackend {
         if let latest = try? lookups.store.latestEventTime() {
             sections[0].fields.append(.init("latest_event_time", TimeText.format(latest)))
         }
-        if let count = try? lookups.history.deadLetterCount() { sections[0].fields.append(.init("dead_letters", String(count))) }
+        if let counts = try? lookups.history.deadLetterCounts() {
+            sections[0].fields.append(.init("dead_letters", String(counts.reduce(0) { $0 + $1.count })))
+        }
         if let positions = try? lookups.history.positions() {
             sections.append(InfoSection("Sources", positions.map { .init($0.source, String($0.position)) }))
         }

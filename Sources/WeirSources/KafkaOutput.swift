@@ -1,0 +1,159 @@
+import CRdKafka
+
+/// Writes records to topics in transactions, each together with the number of its last record: as the offset of a consumer group
+/// of the producer's own, so that the broker keeps both or none.
+///
+/// Without transactions (`isTransactional: false`, for brokers that have none) the producer is idempotent and the number follows the
+/// records: a crash between the two repeats records. Each has its number as the header `weir-number`, by which a reader tells.
+package final class KafkaOutput: KafkaClient, @unchecked Sendable {
+    private let identity: String
+    private let isTransactional: Bool
+    private let brokers: String
+    private let options: [(String, String)]
+    private let onSent: () -> Void
+    /// The topic under which the number is kept; any will do, it need not exist.
+    private var markTopic: String { "weir-outputs" }
+    private var failures: UnsafeMutablePointer<Int>
+    private static let timeoutMilliseconds: Int32 = 30_000
+
+    /// - Parameters:
+    ///   - identity: names the store; two producers of one identity exclude each other.
+    ///   - onSent: is called when records are sent and not yet committed.
+    package init(
+        brokers: String, options: [(String, String)], identity: String, isTransactional: Bool, onSent: @escaping () -> Void = {}
+    ) throws {
+        self.identity = identity
+        self.isTransactional = isTransactional
+        self.brokers = brokers
+        self.options = options
+        self.onSent = onSent
+        failures = UnsafeMutablePointer.allocate(capacity: 1)
+        failures.initialize(to: 0)
+        var defaults = [
+            ("bootstrap.servers", brokers), ("enable.idempotence", "true"), ("partitioner", "murmur2_random"), ("linger.ms", "5"),
+            ("compression.type", "lz4"),
+        ]
+        if isTransactional { defaults.append(("transactional.id", identity)) }
+        let handle = try KafkaClient(RD_KAFKA_PRODUCER, defaults: defaults, options: options, onDelivery: Self.delivered).handle
+        super.init(adopting: handle)
+        if isTransactional { try check(rd_kafka_init_transactions(handle, Self.timeoutMilliseconds), "beginning with transactions") }
+    }
+
+    private static let delivered: @convention(c) (OpaquePointer?, UnsafePointer<rd_kafka_message_t>?, UnsafeMutableRawPointer?) -> Void = {
+        _, message, _ in
+        guard let message, message.pointee.err != RD_KAFKA_RESP_ERR_NO_ERROR else { return }
+        message.pointee._private?.assumingMemoryBound(to: Int.self).pointee += 1
+    }
+
+    private func check(_ error: OpaquePointer?, _ what: String) throws {
+        guard let error else { return }
+        defer { rd_kafka_error_destroy(error) }
+        throw KafkaError("\(what): \(String(cString: rd_kafka_error_string(error)))")
+    }
+
+    /// The number of the last record that the topics have; nil where there is none.
+    package func lastNumber() throws -> Int64? {
+        let consumer = try KafkaClient(
+            RD_KAFKA_CONSUMER, defaults: [("bootstrap.servers", brokers), ("group.id", identity), ("enable.auto.commit", "false")],
+            options: options)
+        defer { rd_kafka_destroy(consumer.handle) }
+        let list = mark(0)
+        defer { rd_kafka_topic_partition_list_destroy(list) }
+        let code = rd_kafka_committed(consumer.handle, list, Self.timeoutMilliseconds)
+        guard code == RD_KAFKA_RESP_ERR_NO_ERROR else { throw KafkaError("asking for the last record of the output topics", code) }
+        let offset = list.pointee.elems[0].offset
+        return offset >= 0 ? offset : nil
+    }
+
+    private func mark(_ number: Int64) -> UnsafeMutablePointer<rd_kafka_topic_partition_list_t> {
+        let list = rd_kafka_topic_partition_list_new(1)!
+        rd_kafka_topic_partition_list_add(list, markTopic, 0).pointee.offset = number
+        return list
+    }
+
+    /// Writes records and the number of the last one.
+    package func publish(_ records: [(number: Int64, topic: String, key: String, value: String)]) throws {
+        guard let last = records.last else { return }
+        guard isTransactional else {
+            try send(records)
+            onSent()
+            return try markIdempotently(last.number)
+        }
+        try check(rd_kafka_begin_transaction(handle), "beginning a transaction")
+        do {
+            try send(records)
+            let list = mark(last.number)
+            defer { rd_kafka_topic_partition_list_destroy(list) }
+            guard let group = rd_kafka_consumer_group_metadata_new(identity) else { throw KafkaError("librdkafka has no memory") }
+            defer { rd_kafka_consumer_group_metadata_destroy(group) }
+            try check(
+                rd_kafka_send_offsets_to_transaction(handle, list, group, Self.timeoutMilliseconds), "adding the last record's number")
+            onSent()
+            try check(rd_kafka_commit_transaction(handle, Self.timeoutMilliseconds), "committing a transaction")
+        } catch {
+            if let failed = rd_kafka_abort_transaction(handle, Self.timeoutMilliseconds) { rd_kafka_error_destroy(failed) }
+            throw error
+        }
+    }
+
+    private func send(_ records: [(number: Int64, topic: String, key: String, value: String)]) throws {
+        failures.pointee = 0
+        for record in records {
+            while true {
+                let code = produce(record)
+                if code == RD_KAFKA_RESP_ERR_NO_ERROR { break }
+                guard code == RD_KAFKA_RESP_ERR__QUEUE_FULL else { throw KafkaError("writing to the topic '\(record.topic)'", code) }
+                rd_kafka_poll(handle, 100)
+            }
+        }
+        let code = rd_kafka_flush(handle, Self.timeoutMilliseconds)
+        guard code == RD_KAFKA_RESP_ERR_NO_ERROR, failures.pointee == 0 else {
+            throw KafkaError("\(failures.pointee) of \(records.count) records for output topics were not taken", code)
+        }
+    }
+
+    private func produce(_ record: (number: Int64, topic: String, key: String, value: String)) -> rd_kafka_resp_err_t {
+        let number = Array(String(record.number).utf8)
+        return Array(record.key.utf8).withUnsafeBytes { key in
+            Array(record.value.utf8).withUnsafeBytes { value in
+                number.withUnsafeBytes { number in
+                    record.topic.withCString { topic in
+                        "weir-number".withCString { name in
+                            var arguments = [rd_kafka_vu_t](repeating: rd_kafka_vu_t(), count: 6)
+                            arguments[0].vtype = RD_KAFKA_VTYPE_TOPIC
+                            arguments[0].u.cstr = topic
+                            arguments[1].vtype = RD_KAFKA_VTYPE_KEY
+                            arguments[1].u.mem = .init(ptr: UnsafeMutableRawPointer(mutating: key.baseAddress), size: key.count)
+                            arguments[2].vtype = RD_KAFKA_VTYPE_VALUE
+                            arguments[2].u.mem = .init(ptr: UnsafeMutableRawPointer(mutating: value.baseAddress), size: value.count)
+                            arguments[3].vtype = RD_KAFKA_VTYPE_MSGFLAGS
+                            arguments[3].u.i = Int32(RD_KAFKA_MSG_F_COPY)
+                            arguments[4].vtype = RD_KAFKA_VTYPE_HEADER
+                            arguments[4].u.header = .init(name: name, val: number.baseAddress, size: number.count)
+                            arguments[5].vtype = RD_KAFKA_VTYPE_OPAQUE
+                            arguments[5].u.ptr = UnsafeMutableRawPointer(failures)
+                            guard let error = rd_kafka_produceva(handle, &arguments, arguments.count) else {
+                                return RD_KAFKA_RESP_ERR_NO_ERROR
+                            }
+                            defer { rd_kafka_error_destroy(error) }
+                            return rd_kafka_error_code(error)
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    private func markIdempotently(_ number: Int64) throws {
+        let consumer = try KafkaClient(
+            RD_KAFKA_CONSUMER, defaults: [("bootstrap.servers", brokers), ("group.id", identity), ("enable.auto.commit", "false")],
+            options: options)
+        defer { rd_kafka_destroy(consumer.handle) }
+        let list = mark(number)
+        defer { rd_kafka_topic_partition_list_destroy(list) }
+        let code = rd_kafka_commit(consumer.handle, list, 0)
+        guard code == RD_KAFKA_RESP_ERR_NO_ERROR else { throw KafkaError("storing the last record's number", code) }
+    }
+
+    package func close() { rd_kafka_destroy(handle) }
+}
