@@ -94,6 +94,9 @@ let package = Package(
             "WeirSimulationTests",
             ["Weir", "WeirDefinitions", "WeirEngine", "WeirPipeline", "WeirRecords", "WeirSources", "WeirTesting"]),
         tests(
+            "WeirPipelineTests",
+            ["Weir", "WeirDefinitions", "WeirEngine", "WeirHistory", "WeirPipeline", "WeirRecords", "WeirSources", "CRdKafka"]),
+        tests(
             "WeirServerTests",
             [
                 "WeirServer", "WeirTesting", .product(name: "NIOCore", package: "swift-nio"),

@@ -17,6 +17,12 @@ package enum Limits {
     /// Microseconds that an event may be ahead of its ingest time and still move its stream's watermark, where the stream declares no
     /// `maxAhead`.
     package static let watermarkAheadMax: Int64 = 86_400_000_000
+    /// Events that wait for the history, and that wait for each shard, until their sources wait too (and one batch more).
+    package static let queuedEventsMax = 32_768
+    /// Events that one transaction of the history or of a shard begins a further batch below.
+    package static let eventsPerTransactionMax = 32_768
+    /// Windows that a view's closer remembers to be open, so that it need not ask for them with every event.
+    package static let openWindowsRemembered = 65_536
     /// Requests of one FEATURES.GET.
     package static let requestsPerCommandMax = 10_000
 }

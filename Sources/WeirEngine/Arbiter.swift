@@ -6,12 +6,12 @@ import WeirRecords
 /// copy, a conflict, too late or too early; how far each stream is complete; which windows close.
 ///
 /// It does no input or output itself: decisions go through the `HistoryTransaction` that it is given. It is a value, so that a
-/// transaction that fails leaves it as it was.
+/// transaction that fails leaves it as it was: the caller puts back the copy that it made before, and calls `forget`.
 package struct Arbiter: Sendable {
     private struct StreamState: Sendable {
         let plan: any StreamPlan
         /// The views whose windows close, with their place among the stream's views.
-        let closers: [(position: Int, closer: WindowCloser)]
+        let closers: [(position: Int, closer: WindowCloser, known: WindowCloser.KnownWindows)]
         /// The views whose updates go to a topic, with their place among the stream's views and the entities that have changed.
         var updates: [(position: Int, view: ViewRuntime, topic: String, keys: Set<String>)]
         var watermarks: Watermarks<SourcePart>
@@ -55,7 +55,7 @@ package struct Arbiter: Sendable {
             // A source holds the watermark back again once it is heard of.
             for (source, watermark) in stored.sources { watermarks.add(source, watermark: watermark, isIdle: true) }
             let closers = stream.views.enumerated().compactMap { position, plan in
-                WindowCloser(views.first { $0.plan === plan }!).map { (position, $0) }
+                WindowCloser(views.first { $0.plan === plan }!).map { (position, $0, WindowCloser.KnownWindows()) }
             }
             let updates = stream.views.enumerated().compactMap { position, plan in
                 plan.updatesTopic.map { (position, views.first { $0.plan === plan }!, $0, Set<String>()) }
@@ -64,6 +64,11 @@ package struct Arbiter: Sendable {
                 plan: stream, closers: closers, updates: updates, watermarks: watermarks, latestEventTime: stored.latestEventTime,
                 nextDue: stored.nextDue, storedWatermark: stored.watermark)
         }
+    }
+
+    /// A transaction failed: what was cached of it is not so.
+    package func forget() {
+        for stream in streams.values { for closer in stream.closers { closer.known.forget() } }
     }
 
     /// The largest accepted event time of all streams.
@@ -139,11 +144,12 @@ package struct Arbiter: Sendable {
                 let keys = batch.views[state.updates[index].position].keys
                 if !keys.isNull(row) { state.updates[index].keys.insert(keys.withText(row) { String(decoding: $0, as: UTF8.self) }) }
             }
-            for (position, closer) in state.closers {
-                let keys = batch.views[position].keys
+            for index in state.closers.indices {
+                let keys = batch.views[state.closers[index].position].keys
                 guard !keys.isNull(row) else { continue }
                 let key = keys.withText(row) { String(decoding: $0, as: UTF8.self) }
-                let result = try closer.add(time: time, key: key, watermark: state.watermarks.combined, in: transaction)
+                let result = try state.closers[index].closer.add(
+                    time: time, key: key, watermark: state.watermarks.combined, known: state.closers[index].known, in: transaction)
                 lateWindows += result.lateWindows
                 if result.isLate { lateForAll += 1 }
                 if let due = result.due { state.nextDue = min(state.nextDue ?? .max, due) }
@@ -221,7 +227,7 @@ package struct Arbiter: Sendable {
     private static func closeDue(_ state: inout StreamState, in transaction: some HistoryTransaction) throws {
         guard let due = state.nextDue, let watermark = state.watermarks.combined, due <= watermark else { return }
         state.nextDue = nil
-        for (_, closer) in state.closers {
+        for (_, closer, _) in state.closers {
             if let next = try closer.close(at: watermark, in: transaction) { state.nextDue = min(state.nextDue ?? .max, next) }
         }
     }

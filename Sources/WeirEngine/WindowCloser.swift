@@ -18,6 +18,25 @@ struct WindowCloser: Sendable {
         WindowSeries(view: runtime.plan.name, window: runtime.plan.windows[window].signature)
     }
 
+    /// Windows that are known to be open and stored: an event that falls into one changes nothing but its values. A cache, shared by
+    /// the arbiter's copies: a transaction that fails must clear it.
+    final class KnownWindows: @unchecked Sendable {
+        // Belongs to the arbiter's thread.
+        fileprivate struct Window: Hashable {
+            var number: Int
+            var start: Int64
+            var key: String
+        }
+        fileprivate var windows: Set<Window> = []
+
+        func forget() { windows = [] }
+
+        fileprivate func insert(_ window: Window) {
+            if windows.count >= Limits.openWindowsRemembered { windows.removeAll(keepingCapacity: true) }
+            windows.insert(window)
+        }
+    }
+
     // MARK: Events
 
     struct Added {
@@ -30,7 +49,9 @@ struct WindowCloser: Sendable {
     }
 
     /// An event was accepted.
-    func add(time: Int64, key: String, watermark: Int64?, in transaction: some HistoryTransaction) throws -> Added {
+    func add(
+        time: Int64, key: String, watermark: Int64?, known: KnownWindows, in transaction: some HistoryTransaction
+    ) throws -> Added {
         var added = Added()
         var windows = 0
         var frozen = 0
@@ -39,8 +60,16 @@ struct WindowCloser: Sendable {
             let touched: [(record: WindowRecord, isStored: Bool)?] =
                 isSession
                 ? [try session(window, time: time, key: key, watermark: watermark, in: transaction)]
-                : try runtime.plan.windows[window].windows(containing: EventTime(microseconds: time)).map {
-                    try fixed(window, $0, key: key, watermark: watermark, in: transaction)
+                : try runtime.plan.windows[window].windows(containing: EventTime(microseconds: time)).compactMap { bounds in
+                    let due = sum(bounds.upperBound, policy.allowedLateness)
+                    if policy.emits == .final, due > watermark ?? .min,
+                        known.windows.contains(.init(number: window, start: bounds.lowerBound, key: key))
+                    {
+                        windows += 1
+                        added.due = min(added.due ?? .max, due)
+                        return nil
+                    }
+                    return .some(try fixed(window, bounds, key: key, watermark: watermark, in: transaction))
                 }
             for item in touched {
                 windows += 1
@@ -61,6 +90,7 @@ struct WindowCloser: Sendable {
                     try emit(window, record, values, in: transaction)
                 } else {
                     added.due = min(added.due ?? .max, record.due)
+                    if !isSession { known.insert(.init(number: window, start: record.start, key: key)) }
                     if policy.emits == .updates { try emit(window, record, try values(window, record, in: transaction), in: transaction) }
                 }
             }

@@ -190,6 +190,7 @@ package final class HistoryWriter {
             return result
         } catch {
             arbiter = before
+            arbiter.forget()
             sourceIDs.forget()
             if let error = error as? DatabaseError, error.resultCode == .SQLITE_BUSY { throw error }
             throw HistoryDatabase.explained(error, queue.path)

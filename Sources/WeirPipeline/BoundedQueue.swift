@@ -7,17 +7,27 @@ final class BoundedQueue<Element: Sendable>: @unchecked Sendable {
     private var elements: [Element] = []
     private var isClosed = false
     private let capacity: Int
+    private let cost: @Sendable (Element) -> Int
+    /// Of the elements in the queue.
+    private var load = 0
 
-    init(capacity: Int) { self.capacity = capacity }
+    /// - Parameters:
+    ///   - capacity: the queue takes one more element while its elements cost less than this.
+    ///   - cost: of an element, at least 1.
+    init(capacity: Int, cost: @escaping @Sendable (Element) -> Int) {
+        self.capacity = capacity
+        self.cost = cost
+    }
 
     /// Waits for room. Returns false where the queue is closed.
     @discardableResult
     func send(_ element: Element) -> Bool {
         condition.lock()
         defer { condition.unlock() }
-        while elements.count >= capacity, !isClosed { condition.wait() }
+        while load >= capacity, !isClosed { condition.wait() }
         if isClosed { return false }
         elements.append(element)
+        load += cost(element)
         condition.broadcast()
         return true
     }
@@ -40,6 +50,7 @@ final class BoundedQueue<Element: Sendable>: @unchecked Sendable {
         var taken: [Element] = []
         while let next = elements.first, taken.isEmpty || fits(taken, next) {
             taken.append(next)
+            load -= cost(next)
             elements.removeFirst()
         }
         condition.broadcast()

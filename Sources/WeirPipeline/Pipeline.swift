@@ -21,7 +21,7 @@ package final class Pipeline: @unchecked Sendable {
     private let writer: HistoryWriter
     private let store: OnlineStore
     private let engine: ShardEngine
-    private let input = BoundedQueue<IncomingBatch>(capacity: 32)
+    private let input = BoundedQueue<IncomingBatch>(capacity: Limits.queuedEventsMax) { 64 + $0.batch.count }
     private let shards: [BoundedQueue<Due>]
     private let progress = NSCondition()
     private var submitted = 0
@@ -43,7 +43,7 @@ package final class Pipeline: @unchecked Sendable {
         self.writer = writer
         self.store = store
         engine = ShardEngine(catalog: catalog, views: store.runtimes)
-        shards = (0..<store.shardCount).map { _ in BoundedQueue(capacity: 32) }
+        shards = (0..<store.shardCount).map { _ in BoundedQueue(capacity: Limits.queuedEventsMax) { 64 + $0.work.rows } }
         applied = Array(repeating: 0, count: store.shardCount)
         latestEventTime = writer.latestEventTime ?? .min
     }
@@ -149,7 +149,8 @@ package final class Pipeline: @unchecked Sendable {
         var lastLook = monotonicClock()
         // Batches that have come meanwhile share a transaction: small ones when caught up, large ones when behind.
         while let incoming = input.receive(
-            timeout: Self.secondsBetweenLooks, while: { taken, _ in taken.reduce(0) { $0 + $1.batch.count } < 65_536 })
+            timeout: Self.secondsBetweenLooks,
+            while: { taken, _ in taken.reduce(0) { $0 + $1.batch.count } < Limits.eventsPerTransactionMax })
         {
             if Double(monotonicClock() - lastLook) > Self.secondsBetweenLooks * 1e6 {
                 lastLook = monotonicClock()
@@ -180,7 +181,8 @@ package final class Pipeline: @unchecked Sendable {
     }
 
     private func runShard(_ number: Int) throws {
-        while let due = shards[number].receive(while: { taken, _ in taken.reduce(0) { $0 + $1.work.rows } < 200_000 }) {
+        while let due = shards[number].receive(while: { taken, _ in taken.reduce(0) { $0 + $1.work.rows } < Limits.eventsPerTransactionMax }
+        ) {
             try store.write(shard: number) { transaction in
                 try engine.apply(due.map(\.work), to: transaction)
                 CrashPoint.reach(.shardApplied)

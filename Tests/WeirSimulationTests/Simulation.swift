@@ -288,6 +288,7 @@ final class Simulation {
             return result
         } catch let interruption as Interruption {
             // A disk that refuses leaves everything as it was, and the batch waits.
+            before.forget()
             if interruption.kind == .crash { self.process = nil }
             return nil
         }

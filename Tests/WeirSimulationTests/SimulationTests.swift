@@ -1,6 +1,8 @@
 import Foundation
 import Synchronization
 import Testing
+import WeirEngine
+import WeirPipeline
 import WeirTesting
 
 /// The engine of production over simulated disks, clocks and brokers, against a naive model. A failure names its seed:
@@ -50,6 +52,62 @@ import WeirTesting
         let failure = await Self.firstFailure(1..<301, bug: bug)
         if let failure { print("planted \(bug.rawValue): caught by seed \(failure.seed): \(failure.text.prefix(160))") }
         #expect(failure != nil, "no seed of 300 catches it")
+    }
+}
+
+/// What the reader of topics does by itself.
+@Suite struct TopicReaderTests {
+    private static func reader(_ broker: SimulatedBroker, alignment: Duration?) throws -> TopicReader<SimulatedConsumer> {
+        var settings = Settings()
+        settings.alignment = alignment
+        let catalog = try Settings.$current.withValue(settings) { try simulatedCatalog() }
+        return TopicReader(
+            consumer: SimulatedConsumer(broker) { min($0 - 1, 2) }, streams: ["sales": catalog.stream(named: "sales")!], start: .earliest
+        ) { _ in nil }
+    }
+
+    private static func sale(_ number: Int, hour: Int) -> String {
+        ModelEvent(
+            stream: "sales", time: Int64(hour) * 60 * Model.minute, id: "\(number)", customer: "c", store: 1, price: 1, label: ""
+        ).json
+    }
+
+    /// A partition too far ahead is paused until the slowest that has more to read has caught up.
+    @Test func partitionsAreAligned() throws {
+        let broker = SimulatedBroker()
+        broker.topics["sales"] = [.init(), .init()]
+        for hour in 0..<30 { broker.append(Self.sale(hour, hour: hour), topic: "sales", partition: 0) }
+        // The other one has twenty messages for each hour.
+        for number in 0..<600 { broker.append(Self.sale(1_000 + number, hour: number / 20), topic: "sales", partition: 1) }
+        var reader = try Self.reader(broker, alignment: .hours(3))
+        var latest: [Int32: Int64] = [:]
+        var events = 0
+        var pauses = 0
+        func take(_ batch: IncomingBatch) {
+            events += batch.batch.count
+            if let time = batch.batch.times.max() { latest[batch.source.partition] = time }
+        }
+        try reader.findPartitions(topic: "sales", ingestTime: 0) { take($0) }
+        for _ in 0..<400 {
+            _ = try reader.poll(timeoutMilliseconds: 0, ingestTime: 1_700_000_000_000_000) { take($0) }
+            if !reader.paused.isEmpty { pauses += 1 }
+            let ahead = ((latest[0] ?? 0) - (latest[1] ?? 0)) / (60 * Model.minute)
+            // A poll gives two messages, which may be two hours.
+            #expect(ahead <= 5 || latest[1] == nil, "\(ahead) hours ahead")
+        }
+        #expect(events == 630 && pauses > 50 && reader.paused.isEmpty)
+    }
+
+    /// An offset that retention has passed ends reading with what to do.
+    @Test func lostOffsetsAreRefused() throws {
+        let broker = SimulatedBroker()
+        broker.topics["sales"] = [.init()]
+        for number in 0..<10 { broker.append(Self.sale(number, hour: 1), topic: "sales", partition: 0) }
+        var reader = try Self.reader(broker, alignment: nil)
+        try reader.findPartitions(topic: "sales", ingestTime: 0) { _ in }
+        broker.trim(topic: "sales", partition: 0, before: 5)
+        let error = #expect(throws: DataDirectoryError.self) { _ = try reader.poll(timeoutMilliseconds: 0, ingestTime: 0) { _ in } }
+        #expect(error?.description.contains("sales/0 no longer has the offset 0") == true)
     }
 }
 
