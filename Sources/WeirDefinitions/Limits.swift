@@ -18,9 +18,12 @@ package enum Limits {
     /// `maxAhead`.
     package static let watermarkAheadMax: Int64 = 86_400_000_000
     /// Events that wait for the history, and that wait for each shard, until their sources wait too (and one batch more).
-    package static let queuedEventsMax = 32_768
-    /// Events that one transaction of the history or of a shard begins a further batch below.
+    package static let queuedEventsMax = 16_384
+    /// Events below which a transaction of the history takes a further batch.
     package static let eventsPerTransactionMax = 32_768
+    /// Rows (an event is one in each view) below which a transaction of a shard takes a further batch. Each may make a page of LMDB's
+    /// dirty, which stays in memory until the commit.
+    package static let rowsPerShardTransactionMax = 8_192
     /// Windows that a view's closer remembers to be open, so that it need not ask for them with every event.
     package static let openWindowsRemembered = 65_536
     /// Requests of one FEATURES.GET.

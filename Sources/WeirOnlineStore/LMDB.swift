@@ -46,7 +46,7 @@ final class LMDBEnvironment: @unchecked Sendable {
     private static let guardMaps: Void = weir_guard_maps()
 
     /// - Parameter mapBytes: the address space that the map begins with; it grows when the file outgrows it.
-    init(path: String, readOnly: Bool, isSynced: Bool, mapBytes: Int) throws {
+    init(path: String, readOnly: Bool, isSynced: Bool, mapBytes: Int) throws(LMDBError) {
         Self.guardMaps
         self.path = path
         var environment: OpaquePointer?
@@ -63,10 +63,6 @@ final class LMDBEnvironment: @unchecked Sendable {
         if readOnly { flags |= UInt32(MDB_RDONLY) }
         if !isSynced { flags |= UInt32(MDB_NOSYNC) }
         try check(mdb_env_open(environment, path, flags, 0o644), "opening")
-        do { try Self.checkLength(environment!, path) } catch {
-            mdb_env_close(environment)
-            throw error
-        }
         var dead: Int32 = 0
         try check(mdb_reader_check(environment, &dead), "checking the readers of")
         var transaction: OpaquePointer?
@@ -78,24 +74,6 @@ final class LMDBEnvironment: @unchecked Sendable {
         try check(mdb_txn_commit(transaction), "opening")
         self.environment = environment!
         self.dbi = dbi
-    }
-
-    /// A file that was cut off is found here, rather than by a fault when a page is touched that is not there.
-    private static func checkLength(_ environment: OpaquePointer, _ path: String) throws {
-        var info = MDB_envinfo()
-        var stat = MDB_stat()
-        mdb_env_info(environment, &info)
-        mdb_env_stat(environment, &stat)
-        var descriptor: mdb_filehandle_t = -1
-        mdb_env_get_fd(environment, &descriptor)
-        let length = Int(lseek(descriptor, 0, SEEK_END))
-        let needed = (info.me_last_pgno + 1) * Int(stat.ms_psize)
-        // A new one has two meta pages, and no data yet.
-        guard length >= needed || info.me_last_pgno <= 1 else {
-            throw OnlineStoreError(
-                "the file \(path)/data.mdb has \(length) bytes, and should have \(needed): it was cut off; `weir rebuild` makes the online store anew from the history, nothing is lost"
-            )
-        }
     }
 
     deinit {

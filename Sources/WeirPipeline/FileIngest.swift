@@ -42,7 +42,7 @@ package struct FileIngest {
     }
 
     private static let chunkBytes = 4 << 20
-    private static let recordsPerBatch = 8_192
+    private static let recordsPerBatch = 4_096
 
     package struct Plan {
         /// What the history knows the file as.

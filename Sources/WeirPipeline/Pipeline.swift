@@ -181,7 +181,9 @@ package final class Pipeline: @unchecked Sendable {
     }
 
     private func runShard(_ number: Int) throws {
-        while let due = shards[number].receive(while: { taken, _ in taken.reduce(0) { $0 + $1.work.rows } < Limits.eventsPerTransactionMax }
+        while let due = shards[number].receive(while: { taken, _ in
+            taken.reduce(0) { $0 + $1.work.rows } < Limits.rowsPerShardTransactionMax
+        }
         ) {
             try store.write(shard: number) { transaction in
                 try engine.apply(due.map(\.work), to: transaction)

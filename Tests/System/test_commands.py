@@ -7,6 +7,8 @@ import csv
 import io
 import json
 import pathlib
+import shutil
+import struct
 import subprocess
 import time
 import urllib.error
@@ -17,7 +19,7 @@ import redis
 import redis.asyncio
 
 import oracle
-from harness import LONG, REPOSITORY, SLICE, WEIR, Server, as_json, export, history_count, read_rows, wait_for, weir, write_rows
+from harness import LONG, REPOSITORY, SLICE, WEIR, Broker, Server, as_json, export, history_count, read_rows, wait_for, weir, write_rows
 
 
 @pytest.fixture(scope="module")
@@ -190,8 +192,15 @@ OUTSIDE = {
 import PackageDescription
 let package = Package(
     name: "clinic",
-    dependencies: [.package(name: "weir", path: "REPOSITORY")],
-    targets: [.executableTarget(name: "clinic", dependencies: [.product(name: "Weir", package: "weir")])])
+    dependencies: [
+        .package(name: "weir", path: "REPOSITORY"), .package(url: "https://github.com/apple/swift-protobuf.git", from: "1.39.0"),
+    ],
+    targets: [
+        .executableTarget(name: "clinic", dependencies: [.product(name: "Weir", package: "weir")]),
+        .executableTarget(
+            name: "machines",
+            dependencies: [.product(name: "Weir", package: "weir"), .product(name: "SwiftProtobuf", package: "swift-protobuf")]),
+    ])
 """,
     "Sources/clinic/Clinic.swift": """import Weir
 
@@ -239,6 +248,8 @@ def test_outside_package(tmp_path):
         path = folder / "package" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text.replace("REPOSITORY", str(REPOSITORY)).replace("COLUMN", "minutse"))
+    # The example of a topic of Protobuf messages is built along.
+    shutil.copytree(REPOSITORY / "Examples/Protobuf/Sources/machines", folder / "package/Sources/machines", dirs_exist_ok=True)
     build = ["swift", "build", "-c", "release", "--package-path", str(folder / "package"), "--scratch-path", str(folder / "build")]
     done = subprocess.run(build, capture_output=True, text=True, timeout=1_500)
     assert done.returncode != 0 and "has no member 'minutse'" in done.stdout + done.stderr
@@ -259,3 +270,42 @@ def test_outside_package(tmp_path):
     # Another executable's definitions over the same data are refused, with the way out.
     other = weir("get", "checkout_offer", "{}", "--data", tmp_path / "data", check=False)
     assert other.returncode == 1 and "rebuild" in other.stderr
+    check_protobuf(folder / "build/release/machines", tmp_path)
+
+
+def varint(number: int) -> bytes:
+    number &= (1 << 64) - 1
+    out = b""
+    while number > 127:
+        out += bytes([number & 127 | 128])
+        number >>= 7
+    return out + bytes([number])
+
+
+def reading(number: int, machine: int, temperature: float, time: int, operator: str | None = None) -> bytes:
+    """A MachineReading as Protobuf."""
+    name = f"r{number}".encode()
+    message = b"\x0a" + varint(len(name)) + name + b"\x10" + varint(machine) + b"\x19" + struct.pack("<d", temperature) + b"\x20" + varint(time)
+    return message if operator is None else message + b"\x2a" + varint(len(operator)) + operator.encode()
+
+
+def check_protobuf(machines, folder) -> None:
+    """A topic of Protobuf messages, decoded by the event itself; what does not parse is a dead letter."""
+    start = 1_700_000_000_000_000
+    messages = [reading(n, n % 2, 20 + n / 4, start + n * 1_000_000, "Ada" if n % 3 else None) for n in range(40)]
+    messages.insert(7, b"\x0a\xff\xffnot a message")
+    (folder / "messages").mkdir()
+    for number, message in enumerate(messages):
+        (folder / f"messages/{number:03}").write_bytes(message)
+    with Broker(folder / "broker") as broker:
+        subprocess.run(["kcat", "-P", "-b", broker.address, "-t", "readings", *sorted(map(str, (folder / "messages").iterdir()))], check=True)
+        data = folder / "readings"
+        with Server(data, "--clock", "event", "--kafka", broker.address, binary=str(machines)) as server:
+            wait_for(lambda: history_count(data, "readings") == 40)
+            time.sleep(0.3)
+            got = server.client(3).execute_command("FEATURES.GET", "alarm", '{"machine": 1}')
+            assert got == {"max_temperature_1h": 20 + 39 / 4, "readings": 20}
+    letters = subprocess.run([machines, "dead-letters", "list", "--data", data], capture_output=True, text=True, check=True).stdout
+    assert letters.count("\n") == 1 and "does not decode" in letters and "\\xff" in letters
+    shell = subprocess.run(["sqlite3", f"{data}/history.sqlite", "select count(operator) from readings"], capture_output=True, text=True)
+    assert shell.stdout == "26\n"
