@@ -11,8 +11,10 @@ package final class KafkaOutputs: Sendable {
         package var brokers: String
         package var options: [(String, String)]
         package var isTransactional: Bool
+        package var topics: [String]
 
-        package init(brokers: String, options: [(String, String)], isTransactional: Bool) {
+        package init(brokers: String, options: [(String, String)], topics: [String], isTransactional: Bool) {
+            self.topics = topics
             self.brokers = brokers
             self.options = options
             self.isTransactional = isTransactional
@@ -70,7 +72,7 @@ package final class KafkaOutputs: Sendable {
 
     private func run() throws {
         let output = try KafkaOutput(
-            brokers: options.brokers, options: options.options, identity: identity, isTransactional: options.isTransactional
+            brokers: options.brokers, options: options.options, topics: options.topics, identity: identity, isTransactional: options.isTransactional
         ) { CrashPoint.reach(.outputSent) }
         defer { output.close() }
         var publisher = try OutputPublisher(Topics(output: output))

@@ -1,7 +1,7 @@
 import CRdKafka
 
-/// Writes records to topics in transactions, each together with the number of its last record: as the offset of a consumer group
-/// of the producer's own, so that the broker keeps both or none.
+/// Writes records to topics in transactions, each together with the number of its last record: as an offset of a consumer group of
+/// the producer's own, for the topic of that record, so that the broker keeps both or none.
 ///
 /// Without transactions (`isTransactional: false`, for brokers that have none) the producer is idempotent and the number follows the
 /// records: a crash between the two repeats records. Each has its number as the header `weir-number`, by which a reader tells.
@@ -11,17 +11,19 @@ package final class KafkaOutput: KafkaClient, @unchecked Sendable {
     private let brokers: String
     private let options: [(String, String)]
     private let onSent: () -> Void
-    /// The topic under which the number is kept; any will do, it need not exist.
-    private var markTopic: String { "weir-outputs" }
+    private let topics: [String]
     private var failures: UnsafeMutablePointer<Int>
     private static let timeoutMilliseconds: Int32 = 30_000
 
     /// - Parameters:
+    ///   - topics: all that are written to; those that do not exist are made, with one partition.
     ///   - identity: names the store; two producers of one identity exclude each other.
     ///   - onSent: is called when records are sent and not yet committed.
     package init(
-        brokers: String, options: [(String, String)], identity: String, isTransactional: Bool, onSent: @escaping () -> Void = {}
+        brokers: String, options: [(String, String)], topics: [String], identity: String, isTransactional: Bool,
+        onSent: @escaping () -> Void = {}
     ) throws {
+        self.topics = topics
         self.identity = identity
         self.isTransactional = isTransactional
         self.brokers = brokers
@@ -36,6 +38,9 @@ package final class KafkaOutput: KafkaClient, @unchecked Sendable {
         if isTransactional { defaults.append(("transactional.id", identity)) }
         let handle = try KafkaClient(RD_KAFKA_PRODUCER, defaults: defaults, options: options, onDelivery: Self.delivered).handle
         super.init(adopting: handle)
+        for topic in topics where try partitions(of: topic).isEmpty {
+            try createTopic(brokers: brokers, options: options, topic: topic, partitions: 1)
+        }
         if isTransactional { try check(rd_kafka_init_transactions(handle, Self.timeoutMilliseconds), "beginning with transactions") }
     }
 
@@ -57,17 +62,17 @@ package final class KafkaOutput: KafkaClient, @unchecked Sendable {
             RD_KAFKA_CONSUMER, defaults: [("bootstrap.servers", brokers), ("group.id", identity), ("enable.auto.commit", "false")],
             options: options)
         defer { rd_kafka_destroy(consumer.handle) }
-        let list = mark(0)
+        let list = rd_kafka_topic_partition_list_new(Int32(topics.count))!
         defer { rd_kafka_topic_partition_list_destroy(list) }
+        for topic in topics { rd_kafka_topic_partition_list_add(list, topic, 0) }
         let code = rd_kafka_committed(consumer.handle, list, Self.timeoutMilliseconds)
         guard code == RD_KAFKA_RESP_ERR_NO_ERROR else { throw KafkaError("asking for the last record of the output topics", code) }
-        let offset = list.pointee.elems[0].offset
-        return offset >= 0 ? offset : nil
+        return (0..<Int(list.pointee.cnt)).map { list.pointee.elems[$0].offset }.filter { $0 >= 0 }.max()
     }
 
-    private func mark(_ number: Int64) -> UnsafeMutablePointer<rd_kafka_topic_partition_list_t> {
+    private func mark(_ topic: String, _ number: Int64) -> UnsafeMutablePointer<rd_kafka_topic_partition_list_t> {
         let list = rd_kafka_topic_partition_list_new(1)!
-        rd_kafka_topic_partition_list_add(list, markTopic, 0).pointee.offset = number
+        rd_kafka_topic_partition_list_add(list, topic, 0).pointee.offset = number
         return list
     }
 
@@ -77,12 +82,12 @@ package final class KafkaOutput: KafkaClient, @unchecked Sendable {
         guard isTransactional else {
             try send(records)
             onSent()
-            return try markIdempotently(last.number)
+            return try markIdempotently(last.topic, last.number)
         }
         try check(rd_kafka_begin_transaction(handle), "beginning a transaction")
         do {
             try send(records)
-            let list = mark(last.number)
+            let list = mark(last.topic, last.number)
             defer { rd_kafka_topic_partition_list_destroy(list) }
             guard let group = rd_kafka_consumer_group_metadata_new(identity) else { throw KafkaError("librdkafka has no memory") }
             defer { rd_kafka_consumer_group_metadata_destroy(group) }
@@ -144,12 +149,12 @@ package final class KafkaOutput: KafkaClient, @unchecked Sendable {
         }
     }
 
-    private func markIdempotently(_ number: Int64) throws {
+    private func markIdempotently(_ topic: String, _ number: Int64) throws {
         let consumer = try KafkaClient(
             RD_KAFKA_CONSUMER, defaults: [("bootstrap.servers", brokers), ("group.id", identity), ("enable.auto.commit", "false")],
             options: options)
         defer { rd_kafka_destroy(consumer.handle) }
-        let list = mark(number)
+        let list = mark(topic, number)
         defer { rd_kafka_topic_partition_list_destroy(list) }
         let code = rd_kafka_commit(consumer.handle, list, 0)
         guard code == RD_KAFKA_RESP_ERR_NO_ERROR else { throw KafkaError("storing the last record's number", code) }

@@ -10,6 +10,7 @@ import random
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -104,14 +105,45 @@ class Broker:
         import noida_db
 
         folder = pathlib.Path(noida_db.__file__).parent
-        binary = next(path for path in sorted(folder.rglob("*"))
-                      if path.is_file() and os.access(path, os.X_OK) and path.stat().st_size > 1_000_000)
+        self.binary = next(path for path in sorted(folder.rglob("*"))
+                           if path.is_file() and os.access(path, os.X_OK) and path.stat().st_size > 1_000_000)
+        self.directory = directory
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
+        self.start()
+
+    def start(self) -> None:
         self.process = subprocess.Popen(
-            [str(binary), "start", "--only", "kafka", "--kafka-port", str(self.port), "--data-dir", str(directory)],
+            [str(self.binary), "start", "--only", "kafka", "--kafka-port", str(self.port), "--data-dir", str(self.directory)],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_for(lambda: socket.create_connection(("127.0.0.1", self.port), 1).close() is None, 30)
+
+    def restart(self, pause: float) -> None:
+        """Stops in order, as what it acknowledged last it may lose otherwise; all connections break."""
+        self.process.terminate()
+        try:
+            self.process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        time.sleep(pause)
+        self.start()
+
+    def add_partitions(self, topic: str, count: int) -> None:
+        """CreatePartitions, version 0, by hand: no tool at hand sends it."""
+        name = topic.encode()
+        body = struct.pack(">i", 1) + struct.pack(">h", len(name)) + name + struct.pack(">i", count) + struct.pack(">i", -1)
+        body += struct.pack(">ib", 10_000, 0)
+        request = struct.pack(">hhih", 37, 0, 1, 4) + b"test" + body
+        with socket.create_connection(("127.0.0.1", self.port), 5) as connection:
+            connection.sendall(struct.pack(">i", len(request)) + request)
+            reply = b""
+            while len(reply) < 4 or len(reply) < 4 + struct.unpack(">i", reply[:4])[0]:
+                part = connection.recv(4_096)
+                assert part, reply
+                reply += part
+        code = struct.unpack(">h", reply[4 + 4 + 4 + 4 + 2 + len(name):][:2])[0]
+        assert code == 0, f"CreatePartitions: error {code}"
 
     def __enter__(self):
         return self

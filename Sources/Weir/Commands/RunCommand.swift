@@ -218,9 +218,10 @@ struct RunCommand: ParsableCommand {
                     brokers: brokers, options: try kafka.options(), groupID: kafkaGroup, start: try start(), topics: try topics()),
                 streams: catalog.streams, pipeline: writer.pipeline, history: writer.history
             ) { report("warning: \($0)") }
-            if catalog.views.contains(where: { $0.updatesTopic != nil || $0.closedWindows?.topic != nil }) {
+            let outputTopics = Set(catalog.views.flatMap { [$0.updatesTopic, $0.closedWindows?.topic] }.compactMap { $0 }).sorted()
+            if !outputTopics.isEmpty {
                 outputs = try KafkaOutputs(
-                    options: .init(brokers: brokers, options: try kafka.options(), isTransactional: kafkaOutput == .transactional),
+                    options: .init(brokers: brokers, options: try kafka.options(), topics: outputTopics, isTransactional: kafkaOutput == .transactional),
                     reader: writer.reader, history: writer.history, pipeline: writer.pipeline
                 ) { report("warning: \($0)") }
             }
