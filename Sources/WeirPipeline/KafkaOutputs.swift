@@ -72,7 +72,8 @@ package final class KafkaOutputs: Sendable {
 
     private func run() throws {
         let output = try KafkaOutput(
-            brokers: options.brokers, options: options.options, topics: options.topics, identity: identity, isTransactional: options.isTransactional
+            brokers: options.brokers, options: options.options, topics: options.topics, identity: identity,
+            isTransactional: options.isTransactional
         ) { CrashPoint.reach(.outputSent) }
         defer { output.close() }
         var publisher = try OutputPublisher(Topics(output: output))

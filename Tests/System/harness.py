@@ -68,10 +68,10 @@ def free_port() -> int:
 class Server:
     """A running `weir run` or `weir serve`."""
 
-    def __init__(self, data, *arguments, command="run", binary=WEIR, environment=None) -> None:
+    def __init__(self, data, *arguments, command="run", binary=WEIR, environment=None, through=()) -> None:
         self.port, self.http = free_port(), free_port()
         self.process = subprocess.Popen(
-            [binary, command, "--data", str(data), "--port", str(self.port), "--http", str(self.http), *map(str, arguments)],
+            [*through, binary, command, "--data", str(data), "--port", str(self.port), "--http", str(self.http), *map(str, arguments)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **(environment or {})})
         line = self.process.stdout.readline()
         if "ready" not in line:

@@ -221,7 +221,9 @@ struct RunCommand: ParsableCommand {
             let outputTopics = Set(catalog.views.flatMap { [$0.updatesTopic, $0.closedWindows?.topic] }.compactMap { $0 }).sorted()
             if !outputTopics.isEmpty {
                 outputs = try KafkaOutputs(
-                    options: .init(brokers: brokers, options: try kafka.options(), topics: outputTopics, isTransactional: kafkaOutput == .transactional),
+                    options: .init(
+                        brokers: brokers, options: try kafka.options(), topics: outputTopics, isTransactional: kafkaOutput == .transactional
+                    ),
                     reader: writer.reader, history: writer.history, pipeline: writer.pipeline
                 ) { report("warning: \($0)") }
             }
