@@ -8,7 +8,7 @@ public struct DistinctAccumulation<Input: HashableColumn>: Accumulation {
     }
     public let bound: Int
 
-    public init(exactUpTo bound: Int = 512) {
+    public init(exactUpTo bound: Int = Limits.exactDistinct) {
         self.bound = max(0, min(bound, Self.boundMax))
     }
 
@@ -183,7 +183,7 @@ public struct HyperLogLog: Sendable, Hashable {
 public struct DistinctCount<Input: HashableColumn>: Aggregation {
     public let accumulator: DistinctAccumulation<Input>
 
-    public init(exactUpTo bound: Int = 512) { accumulator = DistinctAccumulation(exactUpTo: bound) }
+    public init(exactUpTo bound: Int = Limits.exactDistinct) { accumulator = DistinctAccumulation(exactUpTo: bound) }
 
     public var signature: String { "distinct_count(\(accumulator.bound))" }
 

@@ -67,7 +67,7 @@ public struct EdgeAccumulation<Input: FeatureColumn>: Accumulation {
 
     /// - Precondition: `n > 0`.
     public init(_ side: Side, _ n: Int) {
-        precondition(n > 0, "\(side.rawValue) needs a positive number of values")
+        precondition((1...Limits.listLengthMax).contains(n), "\(side.rawValue) needs 1 to \(Limits.listLengthMax) values, not \(n)")
         self.side = side
         self.n = n
     }

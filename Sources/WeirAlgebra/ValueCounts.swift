@@ -8,7 +8,7 @@ public struct ValueCountAccumulation<Input: CountableColumn>: Accumulation {
     }
     public let limit: Int
 
-    public init(limit: Int = 1_000) { self.limit = limit }
+    public init(limit: Int = Limits.valueCounts) { self.limit = limit }
 
     public var signature: String { "value_counts(\(limit))" }
     public var empty: Partial { .counts([:]) }
@@ -74,8 +74,8 @@ public struct TopK<Input: CountableColumn>: Aggregation {
     public let k: Int
     public let accumulator: ValueCountAccumulation<Input>
 
-    public init(_ k: Int, limit: Int = 1_000) {
-        precondition(k > 0, "topK needs a positive number of values")
+    public init(_ k: Int, limit: Int = Limits.valueCounts) {
+        precondition((1...Limits.listLengthMax).contains(k), "topK needs 1 to \(Limits.listLengthMax) values, not \(k)")
         self.k = k
         accumulator = ValueCountAccumulation(limit: limit)
     }
@@ -93,7 +93,7 @@ public struct TopK<Input: CountableColumn>: Aggregation {
 public struct Histogram<Input: CountableColumn>: Aggregation {
     public let accumulator: ValueCountAccumulation<Input>
 
-    public init(limit: Int = 1_000) { accumulator = ValueCountAccumulation(limit: limit) }
+    public init(limit: Int = Limits.valueCounts) { accumulator = ValueCountAccumulation(limit: limit) }
 
     public var signature: String { "histogram(\(accumulator.limit))" }
 

@@ -28,6 +28,13 @@ package struct Evaluation: Sendable {
 }
 
 extension ViewRuntime {
+    /// The time of a leaf's first event; nil for a tile.
+    package func firstTime(ofNode bytes: UnsafeRawBufferPointer) throws(FormatError) -> Int64? {
+        guard bytes.first != nodeKindTile else { return nil }
+        let leaf = try LeafView(bytes, columns: plan.columns)
+        return leaf.count > 0 ? leaf.time(0) : nil
+    }
+
     /// The values of an entity that has no events, or no key.
     package func emptyEvaluation(asOf: AsOf) throws -> Evaluation {
         var evaluation = try evaluate(RowsTimeline(rows: EventRows(columns: plan.columns)), asOf: asOf, session: nil, keptFrom: .min)!

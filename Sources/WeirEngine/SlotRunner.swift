@@ -171,12 +171,22 @@ package final class ViewRuntime: Sendable {
     let runners: [any SlotRunner]
     let groups: [any WindowGroup]
 
+    /// The slots that windows over everything need.
+    let lifetimeSlots: Set<Int>
     /// Events of a leaf that make it split. It never shows in a value.
     let leafRowsMax: Int
 
     package init(_ plan: ViewPlan, leafRowsMax: Int = Limits.leafRowsMax) {
         self.plan = plan
         self.leafRowsMax = leafRowsMax
+        lifetimeSlots = Set(
+            plan.features.compactMap { feature in
+                if case .aggregate(let slot, let window, _) = feature.computation, plan.windows[window].kind == .lifetime {
+                    slot
+                } else {
+                    nil
+                }
+            })
         var runners: [any SlotRunner] = []
         var groups: [any WindowGroup] = []
         for (index, slot) in plan.slots.enumerated() {

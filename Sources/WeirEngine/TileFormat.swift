@@ -57,7 +57,9 @@ extension ViewRuntime {
         var ends: [UInt32] = []
         var partials = ByteWriter()
         for (slot, runner) in runners.enumerated() {
-            try runner.adding(rows, range, to: oldTile?.partial(slot), into: &partials)
+            // Of what has expired only windows without a beginning ask.
+            let isAsked = baseTime == nil || lifetimeSlots.contains(slot)
+            try runner.adding(rows, isAsked ? range : 0..<0, to: isAsked ? oldTile?.partial(slot) : nil, into: &partials)
             ends.append(UInt32(partials.count))
         }
         var writer = ByteWriter()

@@ -76,10 +76,11 @@ package struct TimeTree<Nodes: NodeWriting> {
 
     /// Moves all events before `horizon` out of the tree, into the base record where the view has lifetime features.
     ///
-    /// Tiles that reach across the horizon stay as they are: no window that begins after it contains their span.
+    /// Tiles that reach across the horizon are emptied: no window that begins after it contains their span.
     package func expire(before horizon: Int64) throws {
         let limit = biased(horizon)
         var expired = EventRows(columns: view.plan.columns)
+        var isEmptied = false
         var position = NodeKey.whole
         while let node = try nodes.seek(position), node.key.start < limit {
             let key = node.key
@@ -94,6 +95,9 @@ package struct TimeTree<Nodes: NodeWriting> {
                 }
             } else if key.last < limit {
                 try nodes.delete(key)
+            } else if try TileView(node.bytes, slots: view.runners.count).rows > 0 {
+                try nodes.put(key, try view.tile(adding: EventRows(columns: view.plan.columns), 0..<0, to: nil))
+                isEmptied = true
             }
             guard let next = key.next else { break }
             position = next
@@ -101,7 +105,8 @@ package struct TimeTree<Nodes: NodeWriting> {
         guard view.plan.hasLifetimeWindow else { return }
         let base = try nodes.base()
         let rows = expired.sorted()
-        if base != nil || !rows.isEmpty {
+        // With a base record windows over everything know that tiles from before its time do not hold all of their span.
+        if base != nil || !rows.isEmpty || isEmptied {
             try nodes.putBase(try view.tile(adding: rows, 0..<rows.count, to: base, baseTime: horizon))
         }
     }

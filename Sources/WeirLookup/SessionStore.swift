@@ -1,3 +1,4 @@
+import WeirAlgebra
 import Synchronization
 import WeirDefinitions
 import WeirRecords

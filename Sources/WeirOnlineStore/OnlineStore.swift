@@ -236,7 +236,7 @@ package final class OnlineStore: ShardSet, Sendable {
         package var nodes = 0
         /// Of keys and values.
         package var bytes = 0
-        /// Where the oldest chunk of events begins; nil where all of an entity's events are one chunk, or there are none.
+        /// The time of the first event in the oldest leaf; nil where there is none.
         package var oldestChunk: Int64?
     }
 
@@ -260,9 +260,8 @@ package final class OnlineStore: ShardSet, Sendable {
                     entity = Array(key[..<length])
                     statistics[number].entities += 1
                 }
-                if key.count == length + 10, key[length] == 1, key[length + 9] > 0 {
-                    let start = UInt64(bigEndian: key.loadUnaligned(fromByteOffset: length + 1, as: UInt64.self))
-                    statistics[number].oldestChunk = min(statistics[number].oldestChunk ?? .max, unbiased(start))
+                if key[length] == 1, let first = try runtimes[number].firstTime(ofNode: value) {
+                    statistics[number].oldestChunk = min(statistics[number].oldestChunk ?? .max, first)
                 }
                 entry = try reader.next()
             }

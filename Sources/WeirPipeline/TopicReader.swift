@@ -1,3 +1,4 @@
+import WeirAlgebra
 import WeirDefinitions
 import WeirEngine
 import WeirRecords

@@ -14,7 +14,7 @@ public struct CSVRecordParser: Sendable {
     /// The rest of a line that is too long is still to be read over.
     public private(set) var isSkipping = false
 
-    public init(schema: RecordSchema, recordBytesMax: Int = 64 << 10) {
+    public init(schema: RecordSchema, recordBytesMax: Int = Limits.csvRecordBytesMax) {
         self.schema = schema
         splitter = CSVSplitter(recordBytesMax: recordBytesMax)
     }
@@ -214,7 +214,7 @@ public struct CSVTable: Sendable {
     public private(set) var rows: [Row] = []
 
     /// - Throws: `RecordError` that names the line.
-    public init(_ bytes: [UInt8], recordBytesMax: Int = 1 << 20) throws(RecordError) {
+    public init(_ bytes: [UInt8], recordBytesMax: Int = Limits.recordBytesMax) throws(RecordError) {
         let result: Result<([String], [Row]), RecordError> = bytes.withUnsafeBytes { chunk in
             do throws(RecordError) { return .success(try Self.split(chunk, recordBytesMax)) } catch {
                 return .failure(error)

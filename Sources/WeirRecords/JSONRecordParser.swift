@@ -208,7 +208,7 @@ public struct JSONLinesReader: Sendable {
     private var parser: JSONRecordParser
     private let recordBytesMax: Int
 
-    public init(schema: RecordSchema, recordBytesMax: Int = 1 << 20) {
+    public init(schema: RecordSchema, recordBytesMax: Int = Limits.recordBytesMax) {
         parser = JSONRecordParser(schema: schema)
         self.recordBytesMax = recordBytesMax
     }

@@ -1,11 +1,13 @@
+import WeirAlgebra
+
 /// Limits on what a client may send in one request.
 package struct RESPLimits: Sendable {
     /// Arguments of one command, its name included.
-    package var argumentCountMax = 100_000
-    package var bulkBytesMax = 16 << 20
-    package var requestBytesMax = 64 << 20
+    package var argumentCountMax = Limits.commandArgumentsMax
+    package var bulkBytesMax = Limits.commandArgumentBytesMax
+    package var requestBytesMax = Limits.commandBytesMax
     /// An inline command, and the line that holds a length.
-    package var lineBytesMax = 64 << 10
+    package var lineBytesMax = Limits.inlineCommandBytesMax
 
     package init() {}
 

@@ -1,6 +1,7 @@
 import Logging
 import NIOCore
 import NIOPosix
+import WeirAlgebra
 
 /// Why a server does not start.
 package struct ServerError: Error, Hashable, CustomStringConvertible {
@@ -19,7 +20,7 @@ package final class RESPServer: Sendable {
         package var port = 6_400
         /// Event loops, each a thread. The backend sees them as executors 0 to `threadCount` − 1.
         package var threadCount = 2
-        package var connectionCountMax = 10_000
+        package var connectionCountMax = Limits.connectionsMax
         /// nil: no client needs one.
         package var password: String?
         package var limits = RESPLimits()

@@ -27,7 +27,7 @@ package final class PushLog: @unchecked Sendable {
     }
 
     private static let headerBytes = 12
-    private static let payloadBytesMax = 64 << 20
+    private static let payloadBytesMax = Limits.pushBytesMax
     private let directory: String
     private let segmentBytesMax: Int64
     private let condition = NSCondition()

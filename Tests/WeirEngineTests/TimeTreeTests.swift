@@ -179,7 +179,7 @@ import WeirTesting
     static let goldenLeaf: UInt64 = 9_524_136_147_047_922_779
 
     /// Everything that is stored of an entity: leaves, tiles with all partials, the base record of what has expired.
-    @Test(arguments: [(0, UInt64(18_125_520_695_810_906_162)), (1, 18_067_264_002_856_484_595), (2, 18_794_579_073_470_573)])
+    @Test(arguments: [(0, UInt64(11564301258872414178)), (1, 3733773536407498824), (2, 10033795144825695685)])
     func storedNodesArePinned(number: Int, golden: UInt64) throws {
         let catalog = try Self.catalog()
         var random = SeededGenerator(seed: 31)

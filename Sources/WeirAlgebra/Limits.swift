@@ -1,0 +1,47 @@
+/// Every bound in one place. What passes one is refused with a message that names it; nothing is cut silently.
+public enum Limits {
+    /// Bytes of an entity key's canonical text: LMDB keys have 511 bytes in all.
+    public static let keyBytesMax = 400
+    /// Bytes of one event's or request's text.
+    public static let recordBytesMax = 1 << 20
+    /// Bytes of a quoted CSV field, across lines.
+    public static let csvRecordBytesMax = 64 << 10
+    /// Bytes of one push.
+    public static let pushBytesMax = 64 << 20
+    /// Values that `first(n, …)`, `last(n, …)` and `topK(k, …)` keep at most.
+    public static let listLengthMax = 10_000
+    /// Different values that a distinct count keeps one by one, unless `exactUpTo:` says otherwise; beyond it estimates.
+    public static let exactDistinct = 512
+    /// Different values that top-K and histogram keep, unless `limit:` says otherwise; beyond it they are null with status LIMIT.
+    public static let valueCounts = 1_000
+    /// Events of one request or one server-held session.
+    public static let sessionEventsMax = 10_000
+    /// Sessions that the server holds at a time.
+    public static let sessionsMax = 1_000_000
+    /// Events that one leaf of an entity's time tree holds before it splits (one microsecond's events stay together).
+    public static let leafRowsMax = 128
+    /// Hopping windows that one event is in, where a view has its closed windows written down.
+    public static let windowsPerEventMax: Int64 = 1_000
+    /// Microseconds that an event may be ahead of its ingest time and still move its stream's watermark, where the stream declares no
+    /// `maxAhead`.
+    public static let watermarkAheadMax: Int64 = 86_400_000_000
+    /// Events that wait for the history, and that wait for each shard, until their sources wait too (and one batch more).
+    public static let queuedEventsMax = 16_384
+    /// Events below which a transaction of the history takes a further batch.
+    public static let eventsPerTransactionMax = 32_768
+    /// Rows (an event is one in each view) below which a transaction of a shard takes a further batch. Each may make a page of LMDB's
+    /// dirty, which stays in memory until the commit.
+    public static let rowsPerShardTransactionMax = 8_192
+    /// Windows that a view's closer remembers to be open, so that it need not ask for them with every event.
+    public static let openWindowsRemembered = 65_536
+    /// Connections to the lookups' port.
+    public static let connectionsMax = 10_000
+    /// Arguments of a command, bytes of one of them, and of all.
+    public static let commandArgumentsMax = 100_000
+    public static let commandArgumentBytesMax = 16 << 20
+    public static let commandBytesMax = 64 << 20
+    /// Bytes of an inline command.
+    public static let inlineCommandBytesMax = 64 << 10
+    /// Requests of one FEATURES.GET.
+    public static let requestsPerCommandMax = 10_000
+}

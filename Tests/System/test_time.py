@@ -1,0 +1,114 @@
+"""A year of events, and how long it takes to be back after a kill."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import signal
+import subprocess
+import time
+
+from cases import SPINE_FIELDS, answers, differences, exported, same_text, spine_for
+from harness import FIELDS, LONG, SLICE, WEIR, Server, export, history_count, read_rows, seeded, wait_for, weir, write_rows
+import oracle
+
+
+def stats(data) -> dict:
+    return json.loads(weir("stats", "--json", "--data", data).stdout)
+
+
+def test_a_year(tmp_path):
+    """The online store keeps what windows can reach, also of entities that fell silent; the history answers for the rest."""
+    rng = seeded("a year")
+    pattern = read_rows(SLICE)
+    rows = []
+    start = datetime.datetime(2017, 1, 1, tzinfo=datetime.timezone.utc)
+    for day in range(365):
+        # Besides those that always come there are six groups that come for a month and are silent for five.
+        for number in range(40):
+            household = rng.randrange(20) if number % 2 else 1_000 + day // 30 % 6 * 50 + rng.randrange(50)
+            moment = start + datetime.timedelta(days=day, seconds=rng.randrange(86_400))
+            rows.append(dict(rng.choice(pattern), id=f"y{day}-{number}", household=str(household), basket=str(day * 100 + number % 7),
+                             event_time=moment.strftime("%Y-%m-%dT%H:%M:%SZ")))
+    rows.sort(key=lambda row: row["event_time"])
+    data = tmp_path / "data"
+    spine = spine_for(rows, 300, rng)
+    write_rows(tmp_path / "spine.csv", spine, SPINE_FIELDS)
+    size, baskets, kept = [], [], []
+    for month in range(12):
+        path = tmp_path / f"month{month}.csv"
+        write_rows(path, rows[month * len(rows) // 12:(month + 1) * len(rows) // 12])
+        weir("ingest", "purchases", path, "--data", data)
+        views = {view["view"]: view for view in stats(data)["views"]}
+        size.append(views["household_spend"]["bytes"])
+        baskets.append(views["basket_activity"]["entities"])
+        kept.append(views["household_spend"]["kept_from"])
+    # Half a year has all households; without what expires the store would be twice as large at the end.
+    assert max(size[6:]) < 1.4 * size[5], size
+    # Baskets of some days, out of 2,555.
+    assert max(baskets) < 60, baskets
+    assert kept[3] is None or kept[3] < kept[-1]
+    assert kept[-1] > "2017-08", kept
+    training = export(data, tmp_path / "spine.csv", tmp_path / "out.csv")
+    count, wrong = differences(training, oracle.Oracle(rows))
+    assert not wrong, "\n".join(wrong[:5])
+    with Server(data, "--clock", "event") as server:
+        wrong = same_text(exported(training), answers(server.client(), spine))
+        assert not wrong, "\n".join(wrong[:5])
+    print(f"bytes by month {size}, kept from {kept[-1]}, {count} values against the oracle")
+
+
+def test_recovery(tmp_path):
+    """From the restart after a kill to the first answer, with 100,000 entities."""
+    rng = seeded("recovery")
+    count = 1_000_000 if LONG else 200_000
+    with open(tmp_path / "events.csv", "w") as file:
+        file.write(",".join(FIELDS) + "\n")
+        for number in range(count):
+            household = number if number < 100_000 else int(100_000 * rng.random() ** 2)
+            moment = 1_483_228_800 + number * 2_400_000 // count
+            text = datetime.datetime.fromtimestamp(moment, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+            file.write(f"e{number},{household},{number // 6},{number % 90},1,GROCERY,X,1,{number % 1_000 / 100},0,0,{text}\n")
+    data = tmp_path / "data"
+    process = subprocess.Popen([WEIR, "ingest", "purchases", tmp_path / "events.csv", "--data", data], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(lambda: process.poll() is not None or history_count(data) > 0.8 * count, 300)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    behind = history_count(data)
+    seconds = []
+    for _ in range(3):
+        start = time.monotonic()
+        with Server(data, "--clock", "event") as server:
+            answer = server.client().execute_command(
+                "FEATURES.GET", "checkout_offer", json.dumps({"household": 5, "basket": 1, "store": 1, "cart_value": 1}))
+            seconds.append(time.monotonic() - start)
+            assert answer
+            server.kill()
+    sequence = stats(data)
+    assert sequence["applied_sequence"] == sequence["history_sequence"] == behind
+    print(f"killed at {behind} of {count} events; back after {', '.join(f'{value:.2f} s' for value in seconds)}")
+    assert seconds[0] < (1 if LONG else 3)
+    weir("ingest", "purchases", tmp_path / "events.csv", "--data", data)
+    assert history_count(data) == count
+
+
+def test_dead_letters(tmp_path):
+    """Listed, shown, tried again."""
+    rows = read_rows(SLICE)[:50]
+    write_rows(tmp_path / "events.csv", rows)
+    with open(tmp_path / "events.csv", "a") as file:
+        file.write("x,1,2\n")
+    data = tmp_path / "data"
+    weir("ingest", "purchases", tmp_path / "events.csv", "--data", data)
+    number = weir("dead-letters", "list", "--kind", "malformed", "--data", data).stdout.split("\t")[0]
+    assert not weir("dead-letters", "list", "--kind", "too late", "--data", data).stdout
+    shown = weir("dead-letters", "show", number, "--data", data).stdout
+    assert "x,1,2" in shown and "reason:      3 fields" in shown and "events.csv" in shown
+    missing = weir("dead-letters", "show", 99, "--data", data, check=False)
+    assert missing.returncode == 1 and "99" in missing.stderr
+    assert weir("dead-letters", "retry", "--data", data).stdout.startswith("0 of 1 dead letters are taken, 1 are refused again")
+    assert "retries:     1" in weir("dead-letters", "show", number, "--data", data).stdout
+    assert weir("dead-letters", "list", "--kind", "nonsense", "--data", data, check=False).returncode == 64
+    text = weir("stats", "--data", data).stdout
+    assert "malformed 1" in text and "entities" in text and "bytes_per_entity" in text
