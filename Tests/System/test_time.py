@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
@@ -59,17 +60,41 @@ def test_a_year(tmp_path):
     print(f"bytes by month {size}, kept from {kept[-1]}, {count} values against the oracle")
 
 
+def many_events(path, count: int, rng) -> None:
+    """Events of 28 days in order, of 100,000 households, some of which have many."""
+    with open(path, "w") as file:
+        file.write(",".join(FIELDS) + "\n")
+        for number in range(count):
+            household = number if number < 100_000 else int(100_000 * rng.random() ** 2)
+            day, second = divmod(number * 2_419_200 // count, 86_400)
+            file.write(f"e{number},{household},{number // 6},{number % 90},{number % 5_000},GROCERY,C{number % 40},1,{number % 1_000 / 100},0,0,"
+                       f"2017-01-{day + 1:02}T{second // 3_600:02}:{second % 3_600 // 60:02}:{second % 60:02}Z\n")
+
+
+def test_memory(tmp_path):
+    """A backlog in a file: anonymous memory stays under a bound; mapped file pages are reported beside it."""
+    rng = seeded("memory")
+    count = 10_000_000 if LONG else 300_000
+    many_events(tmp_path / "events.csv", count, rng)
+    process = subprocess.Popen([WEIR, "ingest", "purchases", tmp_path / "events.csv", "--data", tmp_path / "data"], stdout=subprocess.DEVNULL)
+    peak = {"RssAnon": 0, "RssFile": 0}
+    while process.poll() is None:
+        with contextlib.suppress(OSError):
+            for line in open(f"/proc/{process.pid}/status"):
+                name, _, value = line.partition(":")
+                if name in peak:
+                    peak[name] = max(peak[name], int(value.split()[0]) // 1_024)
+        time.sleep(0.02)
+    assert process.returncode == 0
+    print(f"{count} events: peak anonymous memory {peak['RssAnon']} MB, file pages {peak['RssFile']} MB")
+    assert 0 < peak["RssAnon"] <= 300
+
+
 def test_recovery(tmp_path):
     """From the restart after a kill to the first answer, with 100,000 entities."""
     rng = seeded("recovery")
     count = 1_000_000 if LONG else 200_000
-    with open(tmp_path / "events.csv", "w") as file:
-        file.write(",".join(FIELDS) + "\n")
-        for number in range(count):
-            household = number if number < 100_000 else int(100_000 * rng.random() ** 2)
-            moment = 1_483_228_800 + number * 2_400_000 // count
-            text = datetime.datetime.fromtimestamp(moment, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-            file.write(f"e{number},{household},{number // 6},{number % 90},1,GROCERY,X,1,{number % 1_000 / 100},0,0,{text}\n")
+    many_events(tmp_path / "events.csv", count, rng)
     data = tmp_path / "data"
     process = subprocess.Popen([WEIR, "ingest", "purchases", tmp_path / "events.csv", "--data", data], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_for(lambda: process.poll() is not None or history_count(data) > 0.8 * count, 300)
