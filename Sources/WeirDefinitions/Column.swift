@@ -67,6 +67,29 @@ public struct ColumnBuffer: Sendable {
         self.type = type
     }
 
+    /// A column of integers or booleans (0 and 1), of numbers, of texts; `nulls` is empty where no row is null.
+    package init(type: ColumnType, int64s: [Int64], nulls: [Bool]) {
+        self.type = type
+        self.int64s = int64s
+        self.nulls = nulls
+        count = int64s.count
+    }
+
+    package init(float64s: [Double], nulls: [Bool]) {
+        type = .float64
+        self.float64s = float64s
+        self.nulls = nulls
+        count = float64s.count
+    }
+
+    package init(textEnds: [Int], textBytes: [UInt8], nulls: [Bool]) {
+        type = .text
+        self.textEnds = textEnds
+        self.textBytes = textBytes
+        self.nulls = nulls
+        count = textEnds.count
+    }
+
     package mutating func reserve(_ rows: Int) {
         switch type {
         case .int64, .bool: int64s.reserveCapacity(rows)
@@ -135,6 +158,20 @@ public struct ColumnBuffer: Sendable {
             let range = other.textRange(row)
             other.textBytes.withUnsafeBytes { append(text: UnsafeRawBufferPointer(rebasing: $0[range])) }
         }
+    }
+
+    /// Appends all rows of another column of the same type.
+    package mutating func append(contentsOf other: ColumnBuffer) {
+        if !nulls.isEmpty || !other.nulls.isEmpty {
+            if nulls.isEmpty { nulls = Array(repeating: false, count: count) }
+            nulls += other.nulls.isEmpty ? Array(repeating: false, count: other.count) : other.nulls
+        }
+        int64s += other.int64s
+        float64s += other.float64s
+        let start = textBytes.count
+        textBytes += other.textBytes
+        for end in other.textEnds { textEnds.append(start + end) }
+        count += other.count
     }
 
     @inlinable package func withText<R>(_ row: Int, _ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R {

@@ -97,6 +97,14 @@ package struct EventRows: RowAccess, Sendable {
         for column in columns.indices { columns[column].append(other.columns[column], row: row) }
     }
 
+    private mutating func append(contentsOf other: EventRows) {
+        times += other.times
+        ids.append(contentsOf: other.ids)
+        tags += other.tags
+        filterBitSets += other.filterBitSets
+        for column in columns.indices { columns[column].append(contentsOf: other.columns[column]) }
+    }
+
     package mutating func append(_ leaf: LeafView, row: Int) {
         times.append(leaf.time(row))
         leaf.withID(row) { ids.append(text: $0) }
@@ -137,10 +145,16 @@ package struct EventRows: RowAccess, Sendable {
         return rows
     }
 
-    /// Both lists' rows, in order. An event in both counts once.
+    /// Both lists' rows, in order, as each of them is. An event in both counts once.
     package func union(_ other: EventRows) -> EventRows {
         if isEmpty { return other.sorted() }
         var all = self
+        if other.isEmpty { return all }
+        if times[count - 1] < other.times[0] {
+            // What comes in order goes behind what is there.
+            all.append(contentsOf: other)
+            return all
+        }
         for row in other.times.indices { all.append(other, row: row) }
         return all.sorted().deduplicated()
     }

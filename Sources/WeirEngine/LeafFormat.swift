@@ -60,9 +60,10 @@ extension EventRows {
 
     /// Doubles that are short decimals (prices mostly are) as integers over a power of ten, if every one comes back exactly.
     private func doubles(_ values: [Double], _ section: inout Section) {
+        var scaled: [Int64] = []
+        scaled.reserveCapacity(values.count)
         for (decimals, scale) in powersOfTen.enumerated() {
-            var scaled: [Int64] = []
-            scaled.reserveCapacity(values.count)
+            scaled.removeAll(keepingCapacity: true)
             for value in values {
                 let product = (value * scale).rounded(.toNearestOrEven)
                 guard abs(product) < 1e15, product / scale == value else { break }
@@ -123,6 +124,26 @@ extension EventRows {
     private func dictionaryCodes(_ column: ColumnBuffer) -> (distinct: [Int], codes: [Int])? {
         var distinct: [Int] = []
         var codes: [Int] = []
+        codes.reserveCapacity(column.count)
+        if column.count <= 256 {
+            // Few rows: looking through the distinct texts costs less than hashing them.
+            return column.textBytes.withUnsafeBytes { bytes in
+                for row in 0..<column.count {
+                    let text = UnsafeRawBufferPointer(rebasing: bytes[column.textRange(row)])
+                    let known = distinct.lastIndex { other in
+                        let range = column.textRange(other)
+                        return range.count == text.count
+                            && compareBytes(UnsafeRawBufferPointer(rebasing: bytes[range]), text) == 0
+                    }
+                    codes.append(known ?? distinct.count)
+                    if known == nil {
+                        distinct.append(row)
+                        if distinct.count * 2 > column.count, column.count > 1 { return nil }
+                    }
+                }
+                return (distinct, codes)
+            }
+        }
         var known: [[UInt8]: Int] = [:]
         for row in 0..<column.count {
             let text = Array(column.textBytes[column.textRange(row)])
@@ -182,7 +203,23 @@ extension ByteWriter {
         let spread = UInt64(bitPattern: (values.max() ?? 0) &- base)
         let width: UInt8 = spread == 0 ? 0 : spread < 1 << 8 ? 1 : spread < 1 << 16 ? 2 : spread < 1 << 32 ? 4 : 8
         write(base)
-        for value in values { write(unsigned: UInt64(bitPattern: value &- base), width: width) }
+        func store<I: FixedWidthInteger & UnsignedInteger>(_: I.Type) {
+            let start = bytes.count
+            bytes.append(contentsOf: repeatElement(0, count: values.count * MemoryLayout<I>.size))
+            bytes.withUnsafeMutableBytes { raw in
+                for (row, value) in values.enumerated() {
+                    raw.storeBytes(
+                        of: I(truncatingIfNeeded: value &- base).littleEndian, toByteOffset: start + row * MemoryLayout<I>.size, as: I.self)
+                }
+            }
+        }
+        switch width {
+        case 0: break
+        case 1: store(UInt8.self)
+        case 2: store(UInt16.self)
+        case 4: store(UInt32.self)
+        default: store(UInt64.self)
+        }
         return width
     }
 
@@ -248,7 +285,11 @@ package struct LeafView: RowAccess {
     /// All rows, copied.
     package func rows(columns types: [ViewPlan.Column]) -> EventRows {
         var rows = EventRows(columns: types)
-        for row in 0..<count { rows.append(self, row: row) }
+        rows.times = times.all(count)
+        rows.ids = ids.all(count, nulls: [])
+        rows.tags = tags.all(count).map { UInt32(truncatingIfNeeded: $0) }
+        rows.filterBitSets = filters.all(count).map { UInt64(bitPattern: $0) }
+        for column in columns.indices { rows.columns[column] = columns[column].all(count, type: types[column].type) }
         return rows
     }
 
@@ -283,6 +324,23 @@ package struct LeafView: RowAccess {
             base = try body.read(Int64.self)
             self.width = Int(width)
             raw = try body.readRaw(rows * Int(width))
+        }
+
+        func all(_ rows: Int) -> [Int64] {
+            func values<I: FixedWidthInteger & UnsignedInteger>(_: I.Type) -> [Int64] {
+                (0..<rows).map {
+                    base
+                        &+ Int64(
+                            truncatingIfNeeded: I(littleEndian: raw.loadUnaligned(fromByteOffset: $0 * MemoryLayout<I>.size, as: I.self)))
+                }
+            }
+            switch width {
+            case 0: return Array(repeating: base, count: rows)
+            case 1: return values(UInt8.self)
+            case 2: return values(UInt16.self)
+            case 4: return values(UInt32.self)
+            default: return values(UInt64.self)
+            }
         }
 
         subscript(row: Int) -> Int64 {
@@ -348,18 +406,35 @@ package struct LeafView: RowAccess {
             return UnsafeRawBufferPointer(rebasing: bytes[min(max(start, 0), end)..<end])
         }
 
-        func with<R>(_ row: Int, _ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R {
-            let text: UnsafeRawBufferPointer
+        func all(_ rows: Int, nulls: [Bool]) -> ColumnBuffer {
+            var ends: [Int] = []
+            ends.reserveCapacity(rows)
+            var texts: [UInt8] = []
+            texts.reserveCapacity(bytes.count + rows * prefix.count)
+            for row in 0..<rows {
+                texts.append(contentsOf: prefix)
+                texts.append(contentsOf: suffix(row))
+                ends.append(texts.count)
+            }
+            return ColumnBuffer(textEnds: ends, textBytes: texts, nulls: nulls)
+        }
+
+        /// A row's text behind the prefix.
+        private func suffix(_ row: Int) -> UnsafeRawBufferPointer {
             switch form {
             case .dictionary(let count, let offsets, let codes, let width):
                 let code = min(Self.unsigned(codes, row, width: width), count - 1)
-                guard code >= 0 else { return try body(UnsafeRawBufferPointer(start: nil, count: 0)) }
-                text = slice(Self.unsigned(offsets, code, width: 4), Self.unsigned(offsets, code + 1, width: 4))
+                guard code >= 0 else { return UnsafeRawBufferPointer(start: nil, count: 0) }
+                return slice(Self.unsigned(offsets, code, width: 4), Self.unsigned(offsets, code + 1, width: 4))
             case .fixed(let length):
-                text = slice(row * length, (row + 1) * length)
+                return slice(row * length, (row + 1) * length)
             case .offsets(let offsets, let width):
-                text = slice(Self.unsigned(offsets, row, width: width), Self.unsigned(offsets, row + 1, width: width))
+                return slice(Self.unsigned(offsets, row, width: width), Self.unsigned(offsets, row + 1, width: width))
             }
+        }
+
+        func with<R>(_ row: Int, _ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R {
+            let text = suffix(row)
             if prefix.isEmpty { return try body(text) }
             return try withUnsafeTemporaryAllocation(byteCount: prefix.count + text.count, alignment: 1) { whole in
                 whole.copyMemory(from: prefix)
@@ -378,6 +453,21 @@ package struct LeafView: RowAccess {
         }
         let nulls: UnsafeRawBufferPointer?
         let values: Values
+
+        func all(_ rows: Int, type: ColumnType) -> ColumnBuffer {
+            let flags: [Bool] = if let nulls { (0..<rows).map { nulls[$0 / 8] & (1 << UInt8($0 % 8)) != 0 } } else { [] }
+            switch values {
+            case .integers(let integers): return ColumnBuffer(type: type, int64s: integers.all(rows), nulls: flags)
+            case .doubles(let raw):
+                return ColumnBuffer(
+                    float64s: (0..<rows).map {
+                        Double(bitPattern: UInt64(littleEndian: raw.loadUnaligned(fromByteOffset: $0 * 8, as: UInt64.self)))
+                    }, nulls: flags)
+            case .decimals(let integers, let scale):
+                return ColumnBuffer(float64s: integers.all(rows).map { Double($0) / scale }, nulls: flags)
+            case .texts(let texts): return texts.all(rows, nulls: flags)
+            }
+        }
 
         init(_ section: RawSection, type: ColumnType, rows: Int) throws(FormatError) {
             nulls = section.nulls

@@ -23,7 +23,7 @@ package struct TimeTree<Nodes: NodeWriting> {
     /// - Parameter rows: in order.
     package func insert(_ rows: EventRows) throws {
         var rows = rows
-        if let base = try nodes.base() {
+        if view.plan.hasLifetimeWindow, let base = try nodes.base() {
             let baseTime = try TileView(base, slots: view.runners.count).baseTime ?? .min
             let late = rows.lowerBound(baseTime)
             if late > 0 {

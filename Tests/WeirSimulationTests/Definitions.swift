@@ -8,6 +8,7 @@ struct Settings: Sendable {
     var idleTimeout: Duration? = .seconds(30)
     var alignment: Duration? = .hours(2)
     var lateness: Duration?
+    var maxAhead: Duration?
     var allowedLateness = Duration.zero
 
     @TaskLocal static var current = Settings()
@@ -29,6 +30,7 @@ struct Sale: Event {
     static var idleTimeout: Duration? { Settings.current.idleTimeout }
     static var alignment: Duration? { Settings.current.alignment }
     static var lateness: Duration? { Settings.current.lateness }
+    static var maxAhead: Duration? { Settings.current.maxAhead }
     var id: String
     var customer: String?
     var store: Int

@@ -68,6 +68,7 @@ final class Simulation {
         settings.idleTimeout = [.seconds(30), .minutes(5), nil].randomElement(using: &random)!
         settings.alignment = [.hours(1), .hours(4), nil].randomElement(using: &random)!
         settings.lateness = Int.random(in: 0..<5, using: &random) == 0 ? .hours(2) : nil
+        settings.maxAhead = Int.random(in: 0..<4, using: &random) == 0 ? .days(30) : nil
         settings.allowedLateness = [.zero, .minutes(30)].randomElement(using: &random)!
         self.settings = settings
         catalog = try Settings.$current.withValue(settings) { try simulatedCatalog() }
@@ -480,7 +481,11 @@ final class Simulation {
         let letters = history.letters
         // Nothing lost, nothing twice.
         let late = letters.filter { $0.kind == .tooLate }.count
-        try expect(letters.count == malformed + late, "\(letters.count) dead letters, sent \(malformed) malformed, \(late) too late")
+        let ahead = letters.filter { $0.kind == .aheadOfTime }.count
+        try expect(
+            letters.count == malformed + late + ahead,
+            "\(letters.count) dead letters, sent \(malformed) malformed, \(late) too late, \(ahead) ahead of time")
+        let sales = sent.filter { $0.stream == "sales" && (settings.maxAhead == nil || $0.time < Self.epoch + 1_440 * 30 * Model.minute) }
         let duplicates = history.counters["sales duplicates"] ?? 0
         try expect(
             accepted.count + duplicates + letters.count == messages,
@@ -488,9 +493,11 @@ final class Simulation {
         )
         if settings.lateness == nil {
             try expect(late == 0, "\(late) too late where the stream allows all")
-            try expect(duplicates == copies, "\(duplicates) copies, sent \(copies)")
-            let sales = accepted.filter { $0.stream == "sales" }
-            try expect(Set(sales) == Set(sent.filter { $0.stream == "sales" }), "other sales than were sent")
+            // Events from the far future are refused, and so are their copies, where the stream says how far ahead they may be.
+            try expect(
+                duplicates == copies - (ahead - (sent.count { $0.stream == "sales" } - sales.count)), "\(duplicates) copies, sent \(copies)"
+            )
+            try expect(Set(accepted.filter { $0.stream == "sales" }) == Set(sales), "other sales than were sent")
             func anonymous(_ events: [ModelEvent]) -> [String] { events.filter { $0.stream == "clicks" }.map(\.json).sorted() }
             try expect(anonymous(accepted) == anonymous(sent), "other clicks than were sent")
         }
