@@ -154,7 +154,17 @@ package final class OnlineStore: ShardSet, Sendable {
     package func withReader<R>(_ body: (Reader) throws -> R) throws -> R {
         let reader = Reader(self)
         defer { reader.close() }
-        return try body(reader)
+        return try explaining { try body(reader) }
+    }
+
+    /// Bytes that are not what they should be, said with the store's name and the way out.
+    private func explaining<R>(_ body: () throws -> R) throws -> R {
+        do {
+            return try body()
+        } catch let error as FormatError {
+            throw OnlineStoreError(
+                "the online store in \(directory) is damaged: \(error); `weir rebuild` makes it anew from the history, nothing is lost")
+        }
     }
 
     package func states() throws -> [ShardState] { try withReader { try $0.states() } }
@@ -217,10 +227,12 @@ package final class OnlineStore: ShardSet, Sendable {
     /// Runs `body` in one transaction of a shard; on an error nothing of it stays. It runs again where the map had to grow.
     package func write(shard: Int, _ body: (Writer) throws -> Void) throws {
         while true {
-            let writer = try Writer(self, shard: shard)
+            let writer = try explaining { try Writer(self, shard: shard) }
             do {
-                try body(writer)
-                return try writer.commit()
+                return try explaining {
+                    try body(writer)
+                    try writer.commit()
+                }
             } catch let error as LMDBError where error.code == MDB_MAP_FULL {
                 writer.abort()
                 try environments[shard].grow()
@@ -241,7 +253,9 @@ package final class OnlineStore: ShardSet, Sendable {
     }
 
     /// Counts what every view keeps. Reads the whole store.
-    package func statistics() throws -> [ViewStatistics] {
+    package func statistics() throws -> [ViewStatistics] { try explaining { try countAll() } }
+
+    private func countAll() throws -> [ViewStatistics] {
         var statistics = catalog.views.map { _ in ViewStatistics() }
         for environment in environments {
             let reader = try environment.acquireReader()

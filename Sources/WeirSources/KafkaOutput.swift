@@ -41,7 +41,7 @@ package final class KafkaOutput: KafkaClient, @unchecked Sendable {
         for topic in topics where try partitions(of: topic).isEmpty {
             try createTopic(brokers: brokers, options: options, topic: topic, partitions: 1)
         }
-        if isTransactional { try check(rd_kafka_init_transactions(handle, Self.timeoutMilliseconds), "beginning with transactions") }
+        if isTransactional { try check("beginning with transactions") { rd_kafka_init_transactions(handle, Self.timeoutMilliseconds) } }
     }
 
     private static let delivered: @convention(c) (OpaquePointer?, UnsafePointer<rd_kafka_message_t>?, UnsafeMutableRawPointer?) -> Void = {
@@ -50,10 +50,15 @@ package final class KafkaOutput: KafkaClient, @unchecked Sendable {
         message.pointee._private?.assumingMemoryBound(to: Int.self).pointee += 1
     }
 
-    private func check(_ error: OpaquePointer?, _ what: String) throws {
-        guard let error else { return }
-        defer { rd_kafka_error_destroy(error) }
-        throw KafkaError("\(what): \(String(cString: rd_kafka_error_string(error)))")
+    /// Calls again where that may help: an unanswered commit may have happened, and calling again finds out.
+    private func check(_ what: String, _ call: () -> OpaquePointer?) throws {
+        var attempts = 0
+        while let error = call() {
+            defer { rd_kafka_error_destroy(error) }
+            attempts += 1
+            if rd_kafka_error_is_retriable(error) != 0, attempts < 10 { continue }
+            throw KafkaError("\(what): \(String(cString: rd_kafka_error_string(error)))")
+        }
     }
 
     /// The number of the last record that the topics have; nil where there is none.
@@ -84,17 +89,18 @@ package final class KafkaOutput: KafkaClient, @unchecked Sendable {
             onSent()
             return try markIdempotently(last.topic, last.number)
         }
-        try check(rd_kafka_begin_transaction(handle), "beginning a transaction")
+        try check("beginning a transaction") { rd_kafka_begin_transaction(handle) }
         do {
             try send(records)
             let list = mark(last.topic, last.number)
             defer { rd_kafka_topic_partition_list_destroy(list) }
             guard let group = rd_kafka_consumer_group_metadata_new(identity) else { throw KafkaError("librdkafka has no memory") }
             defer { rd_kafka_consumer_group_metadata_destroy(group) }
-            try check(
-                rd_kafka_send_offsets_to_transaction(handle, list, group, Self.timeoutMilliseconds), "adding the last record's number")
+            try check("adding the last record's number") {
+                rd_kafka_send_offsets_to_transaction(handle, list, group, Self.timeoutMilliseconds)
+            }
             onSent()
-            try check(rd_kafka_commit_transaction(handle, Self.timeoutMilliseconds), "committing a transaction")
+            try check("committing a transaction") { rd_kafka_commit_transaction(handle, Self.timeoutMilliseconds) }
         } catch {
             if let failed = rd_kafka_abort_transaction(handle, Self.timeoutMilliseconds) { rd_kafka_error_destroy(failed) }
             throw error

@@ -121,11 +121,7 @@ class Broker:
     def restart(self, pause: float) -> None:
         """Stops in order, as what it acknowledged last it may lose otherwise; all connections break."""
         self.process.terminate()
-        try:
-            self.process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        self.process.wait(timeout=60)
         time.sleep(pause)
         self.start()
 
