@@ -44,7 +44,7 @@ let package = Package(
         room("WeirOnlineStore", ["WeirEngine", "CLMDB"]),
         .target(
             name: "Migrations", path: "migrations", exclude: ["README.md"],
-            resources: [.embedInCode("001_history.sql"), .embedInCode("002_watermarks_and_windows.sql")], swiftSettings: strict),
+            resources: [.embedInCode("001_history.sql"), .embedInCode("002_watermarks_and_windows.sql"), .embedInCode("003_segments.sql")], swiftSettings: strict),
         room(
             "WeirHistory",
             [
@@ -85,7 +85,12 @@ let package = Package(
         tests("WeirRecordsTests", ["WeirRecords", "WeirTesting"]),
         tests("WeirDefinitionsTests", ["Weir", "WeirDefinitions", "WeirTesting"]),
         tests("WeirEngineTests", ["WeirEngine", "WeirDefinitions", "WeirTesting", "WeirOnlineStore", "ExampleFeatures"]),
-        tests("WeirHistoryTests", ["WeirHistory", "WeirDefinitions", "Migrations", "ExampleFeatures"]),
+        tests(
+            "WeirHistoryTests",
+            [
+                "Weir", "WeirHistory", "WeirDefinitions", "WeirEngine", "WeirRecords", "WeirTesting", "Migrations",
+                .product(name: "GRDB", package: "GRDB.swift"),
+            ]),
         tests("WeirSourcesTests", ["WeirSources"]),
         .testTarget(
             name: "WeirConformanceTests", dependencies: ["Weir", "WeirDefinitions", "WeirEngine", "WeirHistory"], exclude: ["Tables"],

@@ -14,4 +14,7 @@ public let migrations: [Migration] = [
     Migration(
         name: "002_watermarks_and_windows", sql: String(decoding: PackageResources._02_watermarks_and_windows_sql, as: UTF8.self),
         sha256: "fe7249049a1419f5cbb0df6d467a117743d9d6c08c30ce31fafbe224a537ae59"),
+    Migration(
+        name: "003_segments", sql: String(decoding: PackageResources._03_segments_sql, as: UTF8.self),
+        sha256: "53a049f695f349f04b1623d3c9268cdff34a339a0c034629121b9f3fd02704d0"),
 ]

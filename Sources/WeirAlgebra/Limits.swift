@@ -32,6 +32,8 @@ public enum Limits {
     /// Rows (an event is one in each view) below which a transaction of a shard takes a further batch. Each may make a page of LMDB's
     /// dirty, which stays in memory until the commit.
     public static let rowsPerShardTransactionMax = 8_192
+    /// Rows of a stream's log from which on its end is put in the order of entities, and of each such segment.
+    public static let segmentRows = 131_072
     /// Windows that a view's closer remembers to be open, so that it need not ask for them with every event.
     public static let openWindowsRemembered = 65_536
     /// Connections to the lookups' port.

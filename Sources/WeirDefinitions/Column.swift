@@ -160,6 +160,35 @@ public struct ColumnBuffer: Sendable {
         }
     }
 
+    package mutating func removeAll() {
+        int64s.removeAll(keepingCapacity: true)
+        float64s.removeAll(keepingCapacity: true)
+        textEnds.removeAll(keepingCapacity: true)
+        textBytes.removeAll(keepingCapacity: true)
+        nulls.removeAll(keepingCapacity: true)
+        count = 0
+    }
+
+    /// Appends the given rows of another column of the same type.
+    package mutating func append(_ other: ColumnBuffer, rows: [Int]) {
+        guard other.nulls.isEmpty, nulls.isEmpty else {
+            for row in rows { append(other, row: row) }
+            return
+        }
+        switch type {
+        case .int64, .bool: for row in rows { int64s.append(other.int64s[row]) }
+        case .float64: for row in rows { float64s.append(other.float64s[row]) }
+        case .text:
+            other.textBytes.withUnsafeBytes { bytes in
+                for row in rows {
+                    textBytes.append(contentsOf: UnsafeRawBufferPointer(rebasing: bytes[other.textRange(row)]))
+                    textEnds.append(textBytes.count)
+                }
+            }
+        }
+        count += rows.count
+    }
+
     /// Appends all rows of another column of the same type.
     package mutating func append(contentsOf other: ColumnBuffer) {
         if !nulls.isEmpty || !other.nulls.isEmpty {

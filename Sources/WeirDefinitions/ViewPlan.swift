@@ -6,6 +6,11 @@ package final class ViewPlan: Sendable {
     package struct Column: Sendable, Hashable {
         package let signature: String
         package let type: ColumnType
+
+        package init(signature: String, type: ColumnType) {
+            self.signature = signature
+            self.type = type
+        }
     }
 
     /// One kept partial: an accumulation over a column (nil: over the events themselves) and a filter (nil: all events).

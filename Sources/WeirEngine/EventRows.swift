@@ -89,6 +89,49 @@ package struct EventRows: RowAccess, Sendable {
         for column in columns.indices { columns[column].append(rows.columns[column], row: row) }
     }
 
+    /// Appends events of a prepared batch, as view number `view` of its stream sees them.
+    mutating func append(_ batch: PreparedBatch, view: Int, entries: [ShardSlice.Entry]) {
+        let rows = batch.views[view]
+        let hasTags = batch.views.count > 1
+        for entry in entries {
+            times.append(batch.times[entry.row])
+            tags.append(hasTags ? UInt32(truncatingIfNeeded: batch.keyHashes[entry.row]) : 0)
+            filterBitSets.append(rows.filterBits[entry.row])
+        }
+        for entry in entries { ids.append(batch.ids, row: entry.row) }
+        for column in columns.indices {
+            let source = rows.columns[column]
+            for entry in entries { columns[column].append(source, row: entry.row) }
+        }
+    }
+
+    /// Sets rows that have times and columns alone.
+    package mutating func fill(times: [Int64]) {
+        self.times = times
+        tags = Array(repeating: 0, count: times.count)
+        filterBitSets = Array(repeating: 0, count: times.count)
+        ids = ColumnBuffer(textEnds: Array(repeating: 0, count: times.count), textBytes: [], nulls: [])
+    }
+
+    package mutating func removeAll() {
+        times.removeAll(keepingCapacity: true)
+        ids.removeAll()
+        tags.removeAll(keepingCapacity: true)
+        filterBitSets.removeAll(keepingCapacity: true)
+        for column in columns.indices { columns[column].removeAll() }
+    }
+
+    /// Appends the given rows of others, one after another.
+    mutating func append(_ other: EventRows, rows: [Int]) {
+        for row in rows {
+            times.append(other.times[row])
+            tags.append(other.tags[row])
+            filterBitSets.append(other.filterBitSets[row])
+        }
+        ids.append(other.ids, rows: rows)
+        for column in columns.indices { columns[column].append(other.columns[column], rows: rows) }
+    }
+
     package mutating func append(_ other: EventRows, row: Int) {
         times.append(other.times[row])
         ids.append(other.ids, row: row)
@@ -126,7 +169,7 @@ package struct EventRows: RowAccess, Sendable {
     /// The rows of `range`, as rows of their own.
     package func slice(_ range: Range<Int>) -> EventRows {
         var rows = EventRows(like: self)
-        for row in range { rows.append(self, row: row) }
+        rows.append(self, rows: Array(range))
         return rows
     }
 
@@ -141,7 +184,7 @@ package struct EventRows: RowAccess, Sendable {
     package func sorted() -> EventRows {
         if count < 2 || (1..<count).allSatisfy({ !precedes($0, $0 - 1) }) { return self }
         var rows = EventRows(like: self)
-        for row in times.indices.sorted(by: precedes) { rows.append(self, row: row) }
+        rows.append(self, rows: times.indices.sorted(by: precedes))
         return rows
     }
 

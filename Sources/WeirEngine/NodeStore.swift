@@ -67,9 +67,9 @@ package protocol NodeReading {
 }
 
 package protocol NodeWriting: NodeReading {
-    func put(_ key: NodeKey, _ bytes: [UInt8]) throws
+    func put(_ key: NodeKey, _ bytes: UnsafeRawBufferPointer) throws
     func delete(_ key: NodeKey) throws
-    func putBase(_ bytes: [UInt8]) throws
+    func putBase(_ bytes: UnsafeRawBufferPointer) throws
 }
 
 /// An entity's nodes in memory. A value: a copy shares its bytes until one of them changes.
@@ -78,7 +78,7 @@ package struct NodeTable: Sendable {
     private final class Block: @unchecked Sendable {
         // Never changed after it is made.
         let bytes: UnsafeRawBufferPointer
-        init(_ source: [UInt8]) {
+        init(_ source: UnsafeRawBufferPointer) {
             let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: source.count, alignment: 8)
             memory.copyBytes(from: source)
             bytes = UnsafeRawBufferPointer(memory)
@@ -116,7 +116,7 @@ package struct NodeTable: Sendable {
 
     package func base() -> UnsafeRawBufferPointer? { baseBlock?.bytes }
 
-    package mutating func put(_ key: NodeKey, _ bytes: [UInt8]) {
+    package mutating func put(_ key: NodeKey, _ bytes: UnsafeRawBufferPointer) {
         let index = lowerBound(key)
         if index < keys.count, keys[index] == key {
             blocks[index] = Block(bytes)
@@ -133,7 +133,7 @@ package struct NodeTable: Sendable {
         blocks.remove(at: index)
     }
 
-    package mutating func putBase(_ bytes: [UInt8]) { baseBlock = Block(bytes) }
+    package mutating func putBase(_ bytes: UnsafeRawBufferPointer) { baseBlock = Block(bytes) }
 }
 
 /// The same behind a reference: for feature tests and the export.
@@ -145,7 +145,7 @@ package final class MemoryNodes: NodeWriting {
     package func seek(_ key: NodeKey) -> Node? { table.seek(key) }
     package func seekBefore(_ key: NodeKey) -> Node? { table.seekBefore(key) }
     package func base() -> UnsafeRawBufferPointer? { table.base() }
-    package func put(_ key: NodeKey, _ bytes: [UInt8]) { table.put(key, bytes) }
+    package func put(_ key: NodeKey, _ bytes: UnsafeRawBufferPointer) { table.put(key, bytes) }
     package func delete(_ key: NodeKey) { table.delete(key) }
-    package func putBase(_ bytes: [UInt8]) { table.putBase(bytes) }
+    package func putBase(_ bytes: UnsafeRawBufferPointer) { table.putBase(bytes) }
 }

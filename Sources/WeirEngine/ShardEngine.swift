@@ -16,7 +16,8 @@ package protocol ShardTransaction: AnyObject, EntityStore {
 
 /// What has become due for one shard: some accepted events, and how far everything is with them.
 package struct ShardWork: Sendable {
-    package var slices: [(slice: ShardSlice, batch: PreparedBatch, viewNumbers: [Int])] = []
+    package typealias Slice = (slice: ShardSlice, batch: PreparedBatch, viewNumbers: [Int])
+    package var slices: [Slice] = []
     /// What the shard has seen once this is applied.
     package var sequence: Int64
     package var latestEventTime: Int64
@@ -71,8 +72,8 @@ package struct ShardEngine: Sendable {
     /// Applies what is due to a shard; the caller commits the transaction.
     package func apply(_ works: [ShardWork], to transaction: some ShardTransaction) throws {
         guard let last = works.last else { return }
+        try apply(works.flatMap(\.slices), to: transaction)
         for work in works {
-            for (slice, batch, numbers) in work.slices { try apply(slice, of: batch, viewNumbers: numbers, to: transaction) }
             transaction.state.appliedSequence = max(transaction.state.appliedSequence, work.sequence)
             transaction.state.latestEventTime = max(transaction.state.latestEventTime, work.latestEventTime)
         }
@@ -97,38 +98,20 @@ package struct ShardEngine: Sendable {
     package func apply(
         _ slice: ShardSlice, of batch: PreparedBatch, viewNumbers: [Int], to store: some EntityStore
     ) throws {
-        for (position, entries) in slice.views.enumerated() where !entries.isEmpty {
-            let number = viewNumbers[position]
-            try forEachEntity(entries, keys: batch.views[position].keys) { key, rows in
-                var events = EventRows(columns: views[number].plan.columns)
-                for entry in rows { events.append(batch, view: position, row: entry.row) }
-                try TimeTree(view: views[number], nodes: store.nodes(view: number, key: key)).insert(events.sorted())
-            }
-        }
+        try apply([(slice, batch, viewNumbers)], to: store)
     }
 
-    /// Gathers the events of each entity, so that its nodes are read and written once a batch.
-    private func forEachEntity(
-        _ entries: [ShardSlice.Entry], keys: ColumnBuffer,
-        _ body: (UnsafeRawBufferPointer, ArraySlice<ShardSlice.Entry>) throws -> Void
-    ) throws {
-        try keys.textBytes.withUnsafeBytes { bytes in
-            func key(_ entry: ShardSlice.Entry) -> UnsafeRawBufferPointer {
-                UnsafeRawBufferPointer(rebasing: bytes[keys.textRange(entry.row)])
+    /// Gathers the events of each entity, so that its nodes are read and written once, in the order of the store's keys.
+    private func apply(_ slices: [ShardWork.Slice], to store: some EntityStore) throws {
+        let scratch = TreeScratch()
+        for (number, view) in views.enumerated() {
+            var groups = EntityGroups(columns: view.plan.columns)
+            for (slice, batch, numbers) in slices {
+                guard let position = numbers.firstIndex(of: number), !slice.views[position].isEmpty else { continue }
+                groups.add(slice.views[position], of: batch, view: position)
             }
-            let sorted = entries.sorted { a, b in
-                if a.keyHash != b.keyHash { return a.keyHash < b.keyHash }
-                let order = compareBytes(key(a), key(b))
-                return order != 0 ? order < 0 : a.row < b.row
-            }
-            var start = 0
-            while start < sorted.count {
-                var end = start + 1
-                while end < sorted.count, sorted[end].keyHash == sorted[start].keyHash,
-                    compareBytes(key(sorted[end]), key(sorted[start])) == 0
-                { end += 1 }
-                try body(key(sorted[start]), sorted[start..<end])
-                start = end
+            try groups.forEach { key, events in
+                try TimeTree(view: view, nodes: store.nodes(view: number, key: key), scratch: scratch).insert(events)
             }
         }
     }

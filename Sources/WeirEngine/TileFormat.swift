@@ -48,28 +48,35 @@ package struct TileView {
 }
 
 extension ViewRuntime {
-    /// The tile of the old one's events (nil: none) and `rows`; a base record where `baseTime` is given.
-    func tile(
-        adding rows: EventRows, _ range: Range<Int>, to old: UnsafeRawBufferPointer?, baseTime: Int64? = nil
-    ) throws(FormatError) -> [UInt8] {
+    /// Writes the tile of the old one's events (nil: none) and `rows`; a base record where `baseTime` is given.
+    func writeTile(
+        adding rows: EventRows, _ range: Range<Int>, to old: UnsafeRawBufferPointer?, baseTime: Int64? = nil, _ scratch: TreeScratch
+    ) throws(FormatError) {
         var oldTile: TileView?
         if let old { oldTile = try TileView(old, slots: runners.count) }
-        var ends: [UInt32] = []
-        var partials = ByteWriter()
+        var oldRows: UInt64 = 0
+        if let oldTile { oldRows = oldTile.rows }
+        scratch.partials.bytes.removeAll(keepingCapacity: true)
+        scratch.writer.clear()
+        scratch.writer.write(baseTime == nil ? nodeKindTile : nodeKindBase)
+        scratch.writer.write(tileVersion)
+        scratch.writer.write(UInt16(runners.count))
+        scratch.writer.write(oldRows + UInt64(range.count))
+        if let baseTime { scratch.writer.write(baseTime) }
         for (slot, runner) in runners.enumerated() {
             // Of what has expired only windows without a beginning ask.
             let isAsked = baseTime == nil || lifetimeSlots.contains(slot)
-            try runner.adding(rows, isAsked ? range : 0..<0, to: isAsked ? oldTile?.partial(slot) : nil, into: &partials)
-            ends.append(UInt32(partials.count))
+            try runner.adding(rows, isAsked ? range : 0..<0, to: isAsked ? oldTile?.partial(slot) : nil, into: &scratch.partials)
+            scratch.writer.write(UInt32(scratch.partials.count))
         }
-        var writer = ByteWriter()
-        writer.write(baseTime == nil ? nodeKindTile : nodeKindBase)
-        writer.write(tileVersion)
-        writer.write(UInt16(runners.count))
-        writer.write((oldTile?.rows ?? 0) + UInt64(range.count))
-        if let baseTime { writer.write(baseTime) }
-        for end in ends { writer.write(end) }
-        writer.writeRaw(partials.bytes)
-        return writer.bytes
+        scratch.partials.bytes.withUnsafeBytes { scratch.writer.writeRaw($0) }
     }
+}
+
+/// Memory that a tree's nodes are put together in: one for many trees, on one thread.
+package final class TreeScratch {
+    var writer = NodeWriter()
+    var partials = ByteWriter()
+
+    package init() {}
 }

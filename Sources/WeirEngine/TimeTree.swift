@@ -12,10 +12,27 @@ import WeirDefinitions
 package struct TimeTree<Nodes: NodeWriting> {
     let view: ViewRuntime
     let nodes: Nodes
+    private let scratch: TreeScratch
 
-    package init(view: ViewRuntime, nodes: Nodes) {
+    package init(view: ViewRuntime, nodes: Nodes, scratch: TreeScratch = TreeScratch()) {
         self.view = view
         self.nodes = nodes
+        self.scratch = scratch
+    }
+
+    private func putTile(_ key: NodeKey, adding rows: EventRows, to old: UnsafeRawBufferPointer?) throws {
+        try view.writeTile(adding: rows, 0..<rows.count, to: old, scratch)
+        try nodes.put(key, scratch.writer.bytes)
+    }
+
+    private func putBase(adding rows: EventRows, _ range: Range<Int>, to old: UnsafeRawBufferPointer?, baseTime: Int64) throws {
+        try view.writeTile(adding: rows, range, to: old, baseTime: baseTime, scratch)
+        try nodes.putBase(scratch.writer.bytes)
+    }
+
+    private func putLeaf(_ key: NodeKey, _ rows: EventRows) throws {
+        rows.encodeLeaf(into: &scratch.writer)
+        try nodes.put(key, scratch.writer.bytes)
     }
 
     /// Adds events, none of which is in the tree. Those before the base time go into the base record alone.
@@ -27,7 +44,7 @@ package struct TimeTree<Nodes: NodeWriting> {
             let baseTime = try TileView(base, slots: view.runners.count).baseTime ?? .min
             let late = rows.lowerBound(baseTime)
             if late > 0 {
-                try nodes.putBase(try view.tile(adding: rows, 0..<late, to: base, baseTime: baseTime))
+                try putBase(adding: rows, 0..<late, to: base, baseTime: baseTime)
                 rows = rows.slice(late..<rows.count)
             }
         }
@@ -38,7 +55,13 @@ package struct TimeTree<Nodes: NodeWriting> {
     private func place(_ rows: EventRows, in slot: NodeKey) throws {
         guard let node = try nodes.seek(slot), slot.contains(node.key) else { return try build(rows, in: slot) }
         if !node.isTile {
-            let merged = try LeafView(node.bytes, columns: view.plan.columns).rows(columns: view.plan.columns).union(rows)
+            let leaf = try LeafView(node.bytes, columns: view.plan.columns)
+            if node.key == slot, leaf.count > 0, leaf.count + rows.count <= view.leafRowsMax, leaf.time(leaf.count - 1) < rows.times[0] {
+                // The common case: later events of a leaf that has room for them.
+                leaf.append(rows, into: &scratch.writer)
+                return try nodes.put(slot, scratch.writer.bytes)
+            }
+            let merged = leaf.rows(columns: view.plan.columns).union(rows)
             if node.key != slot || merged.count > view.leafRowsMax { try nodes.delete(node.key) }
             return try build(merged, in: slot)
         }
@@ -49,7 +72,7 @@ package struct TimeTree<Nodes: NodeWriting> {
             // A tile only covers what was there when it was made: put a wider one above it.
             tile = NodeKey.smallest(containing: min(first, tile.start), max(last, tile.last))
         }
-        try nodes.put(tile, try view.tile(adding: rows, 0..<rows.count, to: node.bytes))
+        try putTile(tile, adding: rows, to: node.bytes)
         try forEachChild(of: tile, rows) { child, rows in try place(rows, in: child) }
     }
 
@@ -57,9 +80,9 @@ package struct TimeTree<Nodes: NodeWriting> {
     private func build(_ rows: EventRows, in slot: NodeKey) throws {
         let tile = NodeKey.smallest(containing: biased(rows.times[0]), biased(rows.times[rows.count - 1]))
         if rows.count <= view.leafRowsMax || tile.level == 0 {
-            return try nodes.put(slot, rows.encodedLeaf())
+            return try putLeaf(slot, rows)
         }
-        try nodes.put(tile, try view.tile(adding: rows, 0..<rows.count, to: nil))
+        try putTile(tile, adding: rows, to: nil)
         try forEachChild(of: tile, rows) { child, rows in try build(rows, in: child) }
     }
 
@@ -91,12 +114,12 @@ package struct TimeTree<Nodes: NodeWriting> {
                     for row in 0..<kept { expired.append(leaf, row: row) }
                     var rest = EventRows(columns: view.plan.columns)
                     for row in kept..<leaf.count { rest.append(leaf, row: row) }
-                    if rest.isEmpty { try nodes.delete(key) } else { try nodes.put(key, rest.encodedLeaf()) }
+                    if rest.isEmpty { try nodes.delete(key) } else { try putLeaf(key, rest) }
                 }
             } else if key.last < limit {
                 try nodes.delete(key)
             } else if try TileView(node.bytes, slots: view.runners.count).rows > 0 {
-                try nodes.put(key, try view.tile(adding: EventRows(columns: view.plan.columns), 0..<0, to: nil))
+                try putTile(key, adding: EventRows(columns: view.plan.columns), to: nil)
                 isEmptied = true
             }
             guard let next = key.next else { break }
@@ -107,7 +130,7 @@ package struct TimeTree<Nodes: NodeWriting> {
         let rows = expired.sorted()
         // With a base record windows over everything know that tiles from before its time do not hold all of their span.
         if base != nil || !rows.isEmpty || isEmptied {
-            try nodes.putBase(try view.tile(adding: rows, 0..<rows.count, to: base, baseTime: horizon))
+            try putBase(adding: rows, 0..<rows.count, to: base, baseTime: horizon)
         }
     }
 }

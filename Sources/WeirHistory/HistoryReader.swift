@@ -11,6 +11,8 @@ package final class HistoryReader: EventLog, Sendable {
     private let queue: DatabaseQueue
     private let catalog: CatalogPlan
     private let tables: [String: StreamTable]
+    // Used inside of `queue.read` alone, which one thread at a time is in.
+    nonisolated(unsafe) private let histories: [String: StreamHistory]
 
     package init(directory: String, catalog: CatalogPlan) throws {
         self.catalog = catalog
@@ -18,6 +20,14 @@ package final class HistoryReader: EventLog, Sendable {
         var tables: [String: StreamTable] = [:]
         for stream in catalog.streams { tables[stream.name] = try StreamTable(stream) }
         self.tables = tables
+        histories = tables.mapValues { StreamHistory($0) }
+        try read { db in
+            guard try db.tableExists("weir_segments") else {
+                throw HistoryError(
+                    "the history \(HistoryDatabase.path(in: directory)) was made by an earlier build; `weir run` and `weir ingest` bring it up to date"
+                )
+            }
+        }
     }
 
     private func read<R>(_ body: (Database) throws -> R) throws -> R {
@@ -53,9 +63,9 @@ package final class HistoryReader: EventLog, Sendable {
     package func rows(
         of view: ViewPlan, key: String, from start: Int64, to end: Int64, ingestedBy: Int64? = nil
     ) throws -> EventRows {
-        let table = try table(view.stream)
+        _ = try table(view.stream)
         return try read { db in
-            try EventFetcher(table: table, db: db).rows(of: view, key: key, from: start, to: end, ingestedBy: ingestedBy)
+            try histories[view.stream]!.rows(of: view, key: key, from: start, to: end, ingestedBy: ingestedBy, db)
         }
     }
 
@@ -66,7 +76,7 @@ package final class HistoryReader: EventLog, Sendable {
         of stream: String, after sequence: Int64, upTo last: Int64, _ body: (PreparedBatch, Int64) throws -> Void
     ) throws {
         let table = try table(stream)
-        let sql = "SELECT \(table.selectList) FROM \(table.name) WHERE _seq > ? AND _seq <= ? ORDER BY _seq LIMIT \(EventFetcher.batchRows)"
+        let sql = "SELECT \(table.selectList) FROM \(table.name) WHERE _seq > ? AND _seq <= ? ORDER BY _seq LIMIT \(RowCollector.batchRows)"
         var position = sequence
         while true {
             // A statement a batch, so that no read transaction stays open while the caller works.
@@ -75,7 +85,17 @@ package final class HistoryReader: EventLog, Sendable {
             try read { db in
                 let statement = try db.cachedStatement(sql: sql)
                 try statement.setArguments([position, last])
-                try EventFetcher(table: table, db: db).fetch(statement.sqliteStatement, view: nil, lastSequence: &position) { batch = $0 }
+                let handle = statement.sqliteStatement
+                defer { sqlite3_reset(handle) }
+                var collector = RowCollector(table: table, view: nil) { batch = $0 }
+                while true {
+                    let code = sqlite3_step(handle)
+                    if code == SQLITE_DONE { break }
+                    guard code == SQLITE_ROW else { throw HistoryDatabase.failure(code, "reading", db) }
+                    position = sqlite3_column_int64(handle, 0)
+                    try collector.append(handle)
+                }
+                try collector.finish()
             }
             guard let batch else { return }
             try body(batch, position)
@@ -214,6 +234,11 @@ package final class HistoryReader: EventLog, Sendable {
         }
     }
 
+    /// Into how many segments the stream's log was cut so far.
+    package func segmentCount(stream: String) throws -> Int {
+        try read { db in try Int.fetchOne(db, sql: "SELECT count(*) FROM weir_segments WHERE stream = ?", arguments: [stream]) ?? 0 }
+    }
+
     package func eventCount(stream: String) throws -> Int {
         let table = try table(stream)
         return try read { db in try Int.fetchOne(db, sql: "SELECT count(*) FROM \(table.name)") ?? 0 }
@@ -229,88 +254,6 @@ package final class HistoryReader: EventLog, Sendable {
                     FROM weir_sources ORDER BY 1, stream
                     """
             ).map { (source: $0["source"], position: $0["position"]) }
-        }
-    }
-}
-
-/// Reads a stream's rows on one connection, and decodes them into batches.
-struct EventFetcher {
-    let table: StreamTable
-    let db: Database
-
-    func rows(of view: ViewPlan, key: String, from start: Int64, to end: Int64, ingestedBy: Int64?) throws -> EventRows {
-        var rows = EventRows(columns: view.columns)
-        guard start < end else { return rows }
-        let viewIndex = table.stream.viewIndex(view.name)!
-        let statement = try db.cachedStatement(
-            sql: """
-                SELECT \(table.selectList) FROM \(table.name)
-                WHERE \(StreamTable.keyColumn(view)) = ? AND \(table.timeColumn) >= ? AND \(table.timeColumn) < ? AND _ingest_time <= ?
-                """)
-        try statement.setArguments([key, start, end, ingestedBy ?? .max])
-        var last: Int64 = 0
-        try fetch(statement.sqliteStatement, view: viewIndex, lastSequence: &last) { batch in
-            for row in 0..<batch.count { rows.append(batch, view: viewIndex, row: row) }
-        }
-        return rows.sorted()
-    }
-
-    static let batchRows = 8_192
-
-    /// Steps a `selectList` statement and hands over what it gives in batches.
-    func fetch(
-        _ handle: OpaquePointer, view: Int?, lastSequence: inout Int64,
-        _ body: (PreparedBatch) throws -> Void
-    ) throws {
-        defer { sqlite3_reset(handle) }
-        let fields = table.stream.schema.fields
-        var records = RecordBatch(schema: table.stream.schema)
-        var sequences: [Int64] = []
-        var keyHashes: [UInt64] = []
-        func flush() throws {
-            if records.rows.isEmpty { return }
-            var batch = table.stream.prepare(records, view: view, keyHashes: keyHashes)
-            guard batch.records.malformed.isEmpty else {
-                throw HistoryError(
-                    "an event of '\(table.stream.name)' in the history does not decode any more: \(batch.records.malformed[0].reason)")
-            }
-            if !table.stream.hasIDs { batch.assignSequenceIDs(rows: Array(0..<batch.count), sequences: sequences) }
-            try body(batch)
-            records = RecordBatch(schema: table.stream.schema)
-            sequences = []
-            keyHashes = []
-        }
-        while true {
-            let code = sqlite3_step(handle)
-            if code == SQLITE_DONE { break }
-            guard code == SQLITE_ROW else {
-                throw HistoryDatabase.failure(code, "reading", db)
-            }
-            lastSequence = sqlite3_column_int64(handle, 0)
-            sequences.append(lastSequence)
-            keyHashes.append(UInt64(bitPattern: sqlite3_column_int64(handle, 1)))
-            let start = records.bytes.count
-            for (index, field) in fields.enumerated() {
-                records.cells.append(cell(handle, Int32(index + 2), field.type, &records.bytes))
-            }
-            records.rows.append(.init(raw: start..<start, offset: lastSequence))
-            if records.rows.count == Self.batchRows { try flush() }
-        }
-        try flush()
-    }
-
-    private func cell(_ handle: OpaquePointer, _ column: Int32, _ type: FieldType, _ bytes: inout [UInt8]) -> Cell {
-        if sqlite3_column_type(handle, column) == SQLITE_NULL { return .null }
-        switch type {
-        case .int64: return .int64(sqlite3_column_int64(handle, column))
-        case .time: return .time(sqlite3_column_int64(handle, column))
-        case .float64: return .float64(sqlite3_column_double(handle, column))
-        case .bool: return .bool(sqlite3_column_int64(handle, column) != 0)
-        case .text, .json:
-            let text = UnsafeRawBufferPointer(start: sqlite3_column_text(handle, column), count: Int(sqlite3_column_bytes(handle, column)))
-            let start = bytes.count
-            bytes.append(contentsOf: text)
-            return .text(start: start, count: text.count)
         }
     }
 }

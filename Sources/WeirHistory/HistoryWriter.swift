@@ -1,5 +1,6 @@
 import Foundation
 import GRDB
+import WeirAlgebra
 import WeirDefinitions
 import WeirEngine
 
@@ -7,23 +8,35 @@ import WeirEngine
 /// from. What is accepted the `Arbiter` decides. Used from one thread.
 package final class HistoryWriter {
     private let queue: DatabaseQueue
-    private let tables: [String: StreamTable]
+    private let histories: [String: StreamHistory]
+    private let segments: SegmentWorker
+    private let segmentRows: Int
+    /// For each stream the rows that are in no segment, and the number of the last one that is in a segment.
+    private var tails: [String: (rows: Int, after: Int64)] = [:]
+    /// A segment that was made and is not yet committed.
+    private var finished: Segment?
     private var arbiter: Arbiter
     private var sourceIDs = SourceIDs()
     /// Output records up to this number are deleted.
     private var forgotten: Int64 = 0
     private let report: @Sendable (String) -> Void
 
-    /// - Parameter report: is told what it waits for.
+    /// - Parameters:
+    ///   - segmentRows: rows from which on the end of a log is put in the order of entities.
+    ///   - report: is told what it waits for.
     package init(
-        directory: String, catalog: CatalogPlan, isSynced: Bool = true, report: @escaping @Sendable (String) -> Void = { _ in }
+        directory: String, catalog: CatalogPlan, isSynced: Bool = true, segmentRows: Int = Limits.segmentRows,
+        report: @escaping @Sendable (String) -> Void = { _ in }
     ) throws {
         self.report = report
+        self.segmentRows = segmentRows
         queue = try HistoryDatabase.openForWriting(directory: directory, isSynced: isSynced)
         let streams = catalog.streams
         var tables: [String: StreamTable] = [:]
         for stream in streams { tables[stream.name] = try StreamTable(stream) }
-        self.tables = tables
+        let histories = tables.mapValues { StreamHistory($0) }
+        self.histories = histories
+        segments = try SegmentWorker(directory: directory)
         let (lastSequence, restored) = try queue.write { db in
             var lastSequence: Int64 = 0
             var restored: [String: Arbiter.Restored] = [:]
@@ -32,14 +45,49 @@ package final class HistoryWriter {
                 try table.create(db)
                 try Self.checkDefinition(db, table)
                 lastSequence = max(lastSequence, try Int64.fetchOne(db, sql: "SELECT max(_seq) FROM \(table.name)") ?? 0)
-                restored[stream.name] = try Self.restored(table, db)
+                restored[stream.name] = try Self.restored(histories[stream.name]!, db)
             }
             return (lastSequence, restored)
         }
         arbiter = Arbiter(catalog: catalog, views: catalog.views.map { ViewRuntime($0) }, lastSequence: lastSequence, restored: restored)
+        for history in histories.values {
+            let rows = try cutOld(history)
+            tails[history.table.stream.name] = (rows, history.lastInSegments)
+        }
     }
 
-    private static func restored(_ table: StreamTable, _ db: Database) throws -> Arbiter.Restored {
+    /// Makes segments of a log that has many rows in none: one that an earlier build wrote, or whose segments were deleted.
+    ///
+    /// - Returns: the rows that are left.
+    private func cutOld(_ history: StreamHistory) throws -> Int {
+        while true {
+            let left: Int? = try queue.write { db in
+                try history.refresh(db)
+                let left = try Int.fetchOne(
+                    db, sql: "SELECT count(*) FROM \(history.table.name) WHERE _seq > ?", arguments: [history.lastInSegments])!
+                guard left >= 2 * segmentRows,
+                    let segment = try SegmentCutter.cut(history.table, after: history.lastInSegments, count: segmentRows, db)
+                else { return left }
+                report("putting the rows of '\(history.table.stream.name)' in the order of entities: \(left) left")
+                try history.add(segment, db)
+                return nil
+            }
+            if let left { return left }
+        }
+    }
+
+    /// Begins to make a segment of the log that has most rows in none; waits where that falls behind.
+    private func cutSegments() throws {
+        let isBehind = tails.values.contains { $0.rows >= 4 * segmentRows }
+        if finished == nil { finished = try segments.take(waits: isBehind) }
+        guard finished == nil, segments.isIdle, let (stream, tail) = tails.max(by: { $0.value.rows < $1.value.rows }),
+            tail.rows >= segmentRows
+        else { return }
+        segments.start(histories[stream]!.table, after: tail.after, count: segmentRows)
+    }
+
+    private static func restored(_ history: StreamHistory, _ db: Database) throws -> Arbiter.Restored {
+        let table = history.table
         let stream = table.stream.name
         let sources = try Row.fetchAll(
             db, sql: "SELECT kind, name, partition, watermark FROM weir_sources WHERE stream = ? ORDER BY id", arguments: [stream]
@@ -54,7 +102,7 @@ package final class HistoryWriter {
             if let due { nextDue = min(nextDue ?? .max, due) }
         }
         return Arbiter.Restored(
-            latestEventTime: try Int64.fetchOne(db, sql: "SELECT max(\(table.timeColumn)) FROM \(table.name)"),
+            latestEventTime: try history.latestTime(db),
             watermark: try Int64.fetchOne(db, sql: "SELECT watermark FROM weir_watermarks WHERE stream = ?", arguments: [stream]),
             sources: sources, nextDue: nextDue)
     }
@@ -126,13 +174,16 @@ package final class HistoryWriter {
     ///   - now: microseconds on a clock that never goes back.
     ///   - published: output records up to this number are in their topics, and are forgotten.
     package func commit(_ incoming: [IncomingBatch], now: Int64, published: Int64 = 0) throws -> ([AcceptedBatch], CommitSummary) {
-        try transaction(published) { arbiter, transaction in
+        let result = try transaction(published) { arbiter, transaction in
             var summary = CommitSummary()
             var accepted: [AcceptedBatch] = []
             for batch in incoming { accepted.append(try arbiter.take(batch, now: now, in: transaction, &summary)) }
             try arbiter.writeUpdates(in: transaction)
             return (accepted, summary)
         }
+        for batch in result.0 { tails[batch.batch.records.schema.name]!.rows += batch.rows.count }
+        try cutSegments()
+        return result
     }
 
     /// Looks at the clock: closes what waited for sources that have become idle. Writes only where there is something to write.
@@ -140,7 +191,8 @@ package final class HistoryWriter {
     /// - Returns: whether a watermark moved.
     package func tick(now: Int64, published: Int64 = 0) throws -> Bool {
         let isMoved = arbiter.check(now: now)
-        guard isMoved || published > forgotten else { return false }
+        try cutSegments()
+        guard isMoved || published > forgotten || finished != nil else { return false }
         try transaction(published) { arbiter, transaction in try arbiter.advance(in: transaction) }
         return isMoved
     }
@@ -176,13 +228,19 @@ package final class HistoryWriter {
         do {
             let result = try queue.write { db in
                 CrashPoint.reach(.historyBegun)
-                let transaction = SQLiteTransaction(db: db, tables: tables, sourceIDs: sourceIDs)
+                let transaction = SQLiteTransaction(db: db, histories: histories, sourceIDs: sourceIDs)
                 if published > forgotten { try transaction.removeOutputs(upTo: published) }
+                if let finished { try histories[finished.stream]!.add(finished, db) }
                 let result = try body(&arbiter, transaction)
                 CrashPoint.reach(.historyWritten)
                 return result
             }
             CrashPoint.reach(.historyCommitted)
+            if let segment = finished {
+                tails[segment.stream]!.rows -= segment.rows
+                tails[segment.stream]!.after = segment.lastSequence
+                finished = nil
+            }
             if published > forgotten {
                 forgotten = published
                 CrashPoint.reach(.outputForgotten)
@@ -192,6 +250,7 @@ package final class HistoryWriter {
             arbiter = before
             arbiter.forget()
             sourceIDs.forget()
+            for history in histories.values { history.reset() }
             if let error = error as? DatabaseError, error.resultCode == .SQLITE_BUSY { throw error }
             throw HistoryDatabase.explained(error, queue.path)
         }

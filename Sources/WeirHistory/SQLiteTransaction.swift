@@ -16,14 +16,14 @@ final class SourceIDs {
 /// One transaction of `history.sqlite`.
 final class SQLiteTransaction: HistoryTransaction {
     private let db: Database
-    private let tables: [String: StreamTable]
+    private let histories: [String: StreamHistory]
     private let sourceIDs: SourceIDs
     /// What the batch that is being inserted needs for each of its rows.
-    private var inserting: (source: SourcePart, id: Int64, table: StreamTable, handle: OpaquePointer)?
+    private var inserting: (source: SourcePart, id: Int64, history: StreamHistory, handle: OpaquePointer)?
 
-    init(db: Database, tables: [String: StreamTable], sourceIDs: SourceIDs) {
+    init(db: Database, histories: [String: StreamHistory], sourceIDs: SourceIDs) {
         self.db = db
-        self.tables = tables
+        self.histories = histories
         self.sourceIDs = sourceIDs
     }
 
@@ -33,33 +33,35 @@ final class SQLiteTransaction: HistoryTransaction {
         _ batch: PreparedBatch, row: Int, sequence: Int64, ingestTime: Int64, from incoming: IncomingBatch
     ) throws -> Insertion {
         if inserting?.source != incoming.source {
-            let table = tables[incoming.source.stream]!
+            let history = histories[incoming.source.stream]!
             inserting = (
-                incoming.source, try id(of: incoming.source), table, try db.cachedStatement(sql: table.insertSQL).sqliteStatement
+                incoming.source, try id(of: incoming.source), history,
+                try db.cachedStatement(sql: history.table.insertSQL).sqliteStatement
             )
         }
-        let (_, source, table, handle) = inserting!
+        let (_, source, history, handle) = inserting!
+        // Events mostly come in order, and one that is later than all others is no copy.
+        if history.table.idColumn != nil, try !history.isLater(batch.times[row], db),
+            let known = try history.find(batch, row: row, db)
+        {
+            return try history.isSame(known, batch, row, db) ? .duplicate : .conflict
+        }
         bind(batch, row, sequence: sequence, ingestTime: ingestTime, source: source, incoming, handle)
         let code = sqlite3_step(handle)
         sqlite3_reset(handle)
-        sqlite3_clear_bindings(handle)
         guard code == SQLITE_DONE else {
+            sqlite3_clear_bindings(handle)
             throw HistoryDatabase.failure(code, "writing", db)
         }
-        if sqlite3_changes(db.sqliteConnection) == 1 { return .accepted }
-        return try isSame(batch, row, table) ? .duplicate : .conflict
+        history.didAppend(batch, row: row, sequence: sequence)
+        return .accepted
     }
 
     func rows(of view: ViewPlan, key: String, from start: Int64, to end: Int64) throws -> EventRows {
-        try EventFetcher(table: tables[view.stream]!, db: db).rows(of: view, key: key, from: start, to: end, ingestedBy: nil)
+        try histories[view.stream]!.rows(of: view, key: key, from: start, to: end, ingestedBy: nil, db)
     }
 
-    func latestTime(of view: ViewPlan, key: String) throws -> Int64? {
-        let table = tables[view.stream]!
-        return try Int64.fetchOne(
-            db.cachedStatement(sql: "SELECT max(\(table.timeColumn)) FROM \(table.name) WHERE \(StreamTable.keyColumn(view)) = ?"),
-            arguments: [key])
-    }
+    func latestTime(of view: ViewPlan, key: String) throws -> Int64? { try histories[view.stream]!.latestTime(of: view, key: key, db) }
 
     private func bind(
         _ batch: PreparedBatch, _ row: Int, sequence: Int64, ingestTime: Int64, source: Int64, _ incoming: IncomingBatch,
@@ -92,47 +94,6 @@ final class SQLiteTransaction: HistoryTransaction {
             }
             index += 1
         }
-    }
-
-    /// Whether the accepted event of the same identity has the same content.
-    private func isSame(_ batch: PreparedBatch, _ row: Int, _ table: StreamTable) throws -> Bool {
-        guard let idColumn = table.idColumn else { return true }
-        let columns = table.stream.schema.fields.map { StreamTable.quote($0.name) }.joined(separator: ", ")
-        let statement = try db.cachedStatement(
-            sql: "SELECT \(columns) FROM \(table.name) WHERE \(table.timeColumn) = ? AND \(idColumn) = ? AND _key_hash = ?")
-        let handle = statement.sqliteStatement
-        defer { sqlite3_reset(handle) }
-        sqlite3_bind_int64(handle, 1, batch.times[row])
-        let recordRow = batch.recordRows[row]
-        let idField = table.stream.schema.index(of: "id")!
-        if case .int64(let id) = batch.records.cell(row: recordRow, field: idField) {
-            sqlite3_bind_int64(handle, 2, id)
-        } else {
-            batch.ids.withText(row) { bindCopiedText(handle, 2, $0) }
-        }
-        sqlite3_bind_int64(handle, 3, Int64(bitPattern: batch.keyHashes[row]))
-        guard sqlite3_step(handle) == SQLITE_ROW else { return false }
-        for field in table.stream.schema.fields.indices {
-            let column = Int32(field)
-            let isNull = sqlite3_column_type(handle, column) == SQLITE_NULL
-            let same: Bool
-            switch batch.records.cell(row: recordRow, field: field) {
-            case .null: same = isNull
-            case .int64(let value), .time(let value): same = !isNull && sqlite3_column_int64(handle, column) == value
-            case .float64(let value): same = !isNull && sqlite3_column_double(handle, column) == value
-            case .bool(let value): same = !isNull && (sqlite3_column_int64(handle, column) != 0) == value
-            case .text(let start, let count):
-                same =
-                    !isNull
-                    && batch.records.withText(start: start, count: count) { text in
-                        let stored = UnsafeRawBufferPointer(
-                            start: sqlite3_column_text(handle, column), count: Int(sqlite3_column_bytes(handle, column)))
-                        return stored.elementsEqual(text)
-                    }
-            }
-            if !same { return false }
-        }
-        return true
     }
 
     // MARK: Sources
@@ -280,9 +241,4 @@ private func bindText(_ handle: OpaquePointer, _ index: Int32, _ text: UnsafeRaw
     } else {
         sqlite3_bind_text(handle, index, "", 0, nil)
     }
-}
-
-private func bindCopiedText(_ handle: OpaquePointer, _ index: Int32, _ text: UnsafeRawBufferPointer) {
-    let transient = unsafeBitCast(-1, to: sqlite3_destructor_type.self)
-    sqlite3_bind_text(handle, index, text.baseAddress?.assumingMemoryBound(to: CChar.self), Int32(text.count), transient)
 }

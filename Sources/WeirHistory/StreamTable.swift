@@ -12,6 +12,7 @@ package struct StreamTable: Sendable {
     /// Of the event time: the field `event_time`.
     package let timeColumn: String
     package let idColumn: String?
+    let idField: Int?
 
     package init(_ stream: any StreamPlan) throws(DefinitionError) {
         self.stream = stream
@@ -30,8 +31,10 @@ package struct StreamTable: Sendable {
                 throw DefinitionError("stream '\(stream.name)': the event's `id` must be a stored property with the wire name id")
             }
             idColumn = Self.quote(id.name)
+            idField = stream.schema.index(of: id.name)
         } else {
             idColumn = nil
+            idField = nil
         }
         if let clash = stream.schema.fields.first(where: { $0.name.hasPrefix("_") }) {
             throw DefinitionError("stream '\(stream.name)': the field '\(clash.name)' begins with _, as only the history's own columns do")
@@ -53,22 +56,9 @@ package struct StreamTable: Sendable {
             "_offset INTEGER NOT NULL", "_key_hash INTEGER NOT NULL",
         ]
         try db.execute(sql: "CREATE TABLE IF NOT EXISTS \(name) (\((own + keys + fields).joined(separator: ", "))) STRICT")
-        if let idColumn {
-            try db.execute(
-                sql: """
-                    CREATE UNIQUE INDEX IF NOT EXISTS \(Self.quote(stream.name + "_identity")) \
-                    ON \(name) (\(timeColumn), \(idColumn), _key_hash)
-                    """)
-        } else {
-            try db.execute(
-                sql: "CREATE INDEX IF NOT EXISTS \(Self.quote(stream.name + "_time")) ON \(name) (\(timeColumn))")
-        }
-        for view in stream.views {
-            try db.execute(
-                sql: """
-                    CREATE INDEX IF NOT EXISTS \(Self.quote(stream.name + "_" + view.name)) \
-                    ON \(name) (\(Self.keyColumn(view)), \(timeColumn))
-                    """)
+        // What earlier builds kept: segments and the tail's index do their work.
+        for index in [stream.name + "_identity", stream.name + "_time"] + stream.views.map({ stream.name + "_" + $0.name }) {
+            try db.execute(sql: "DROP INDEX IF EXISTS \(Self.quote(index))")
         }
     }
 
@@ -85,12 +75,36 @@ package struct StreamTable: Sendable {
             ["_seq", "_ingest_time", "_source", "_partition", "_offset", "_key_hash"]
             + stream.views.map(Self.keyColumn) + stream.schema.fields.map { Self.quote($0.name) }
         let marks = Array(repeating: "?", count: columns.count).joined(separator: ", ")
-        return "INSERT OR IGNORE INTO \(name) (\(columns.joined(separator: ", "))) VALUES (\(marks))"
+        return "INSERT INTO \(name) (\(columns.joined(separator: ", "))) VALUES (\(marks))"
     }
 
     /// `_seq`, `_key_hash`, then the fields.
     var selectList: String {
-        (["_seq", "_key_hash"] + stream.schema.fields.map { Self.quote($0.name) }).joined(separator: ", ")
+        (["_seq", "_key_hash"] + fieldColumns).joined(separator: ", ")
+    }
+
+    private var fieldColumns: [String] { stream.schema.fields.map { Self.quote($0.name) } }
+
+    /// What a segment is made of: `_seq`, `_ingest_time`, `_key_hash`, the keys, the fields.
+    var segmentSQL: String {
+        let columns = ["_seq", "_ingest_time", "_key_hash"] + stream.views.map(Self.keyColumn) + fieldColumns
+        return "SELECT \(columns.joined(separator: ", ")) FROM \(name) WHERE _seq > ? ORDER BY _seq LIMIT ?"
+    }
+
+    /// What the tail's index is made of: `_seq`, event time, `_key_hash`, the id (or null), the keys.
+    var tailSQL: String {
+        let columns = ["_seq", timeColumn, "_key_hash", idColumn ?? "NULL"] + stream.views.map(Self.keyColumn)
+        return "SELECT \(columns.joined(separator: ", ")) FROM \(name) WHERE _seq > ? ORDER BY _seq"
+    }
+
+    /// One row of a view's entity, as `selectList` has it, that was learned of by a time.
+    func rowSQL(_ view: ViewPlan) -> String {
+        "SELECT \(selectList) FROM \(name) WHERE _seq = ? AND \(Self.keyColumn(view)) = ? AND _ingest_time <= ?"
+    }
+
+    /// The fields of one row, where it has an identity.
+    var identitySQL: String {
+        "SELECT \(fieldColumns.joined(separator: ", ")) FROM \(name) WHERE _seq = ? AND \(timeColumn) = ? AND \(idColumn ?? "NULL") = ? AND _key_hash = ?"
     }
 }
 

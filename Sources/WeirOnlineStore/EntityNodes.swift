@@ -90,19 +90,15 @@ package struct WritableEntityNodes: NodeWriting {
     package func seekBefore(_ key: NodeKey) throws -> Node? { try nodes.seekBefore(key) }
     package func base() throws -> UnsafeRawBufferPointer? { try nodes.base() }
 
-    package func put(_ key: NodeKey, _ bytes: [UInt8]) throws {
-        try nodes.withKey(key) { key in
-            try bytes.withUnsafeBytes { value in try transaction.put(key, value) }
-        }
+    package func put(_ key: NodeKey, _ bytes: UnsafeRawBufferPointer) throws {
+        try nodes.withKey(key) { key in try transaction.put(key, bytes) }
     }
 
     package func delete(_ key: NodeKey) throws {
         try nodes.withKey(key) { key in try transaction.delete(key) }
     }
 
-    package func putBase(_ bytes: [UInt8]) throws {
-        try nodes.withBaseKey { key in
-            try bytes.withUnsafeBytes { value in try transaction.put(key, value) }
-        }
+    package func putBase(_ bytes: UnsafeRawBufferPointer) throws {
+        try nodes.withBaseKey { key in try transaction.put(key, bytes) }
     }
 }

@@ -53,9 +53,9 @@ struct SimulatedNodes: NodeWriting {
     func seekBefore(_ key: NodeKey) -> Node? { transaction.tables[entity]?.seekBefore(key) }
     func base() -> UnsafeRawBufferPointer? { transaction.tables[entity]?.base() }
 
-    func put(_ key: NodeKey, _ bytes: [UInt8]) {
+    func put(_ key: NodeKey, _ bytes: UnsafeRawBufferPointer) {
         var key = key
-        if transaction.bug == .wrongTile, !bytes.withUnsafeBytes({ Node(key: key, bytes: $0).isTile }), key.level < NodeKey.levelMax,
+        if transaction.bug == .wrongTile, !Node(key: key, bytes: bytes).isTile, key.level < NodeKey.levelMax,
             key.last < .max,
             let later = seek(NodeKey(start: key.last + 1, level: NodeKey.levelMax)), later.key.level == key.level
         {
@@ -65,7 +65,7 @@ struct SimulatedNodes: NodeWriting {
     }
 
     func delete(_ key: NodeKey) { transaction.tables[entity]?.delete(key) }
-    func putBase(_ bytes: [UInt8]) { transaction.tables[entity, default: NodeTable()].putBase(bytes) }
+    func putBase(_ bytes: UnsafeRawBufferPointer) { transaction.tables[entity, default: NodeTable()].putBase(bytes) }
 }
 
 /// Reads a committed shard.

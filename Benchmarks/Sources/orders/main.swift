@@ -1,0 +1,15 @@
+import Weir
+import Workload
+
+struct Orders: FeatureStoreApp {
+    var catalog: Catalog {
+        HourlySpend.self
+        MonthlySpend.self
+        CustomerSpend.self
+        OneWindow.self
+        FiveWindows.self
+        TwentyWindows.self
+    }
+}
+
+await Orders.main()

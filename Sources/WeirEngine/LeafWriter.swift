@@ -1,0 +1,373 @@
+import WeirAlgebra
+import WeirDefinitions
+
+// Writing leaves: from rows, and from a stored leaf and rows behind it. LeafFormat.swift describes the bytes.
+
+extension EventRows {
+    /// The stored form of these rows, which must be in order.
+    package func encodedLeaf() -> [UInt8] {
+        var writer = NodeWriter()
+        encodeLeaf(into: &writer)
+        return Array(writer.bytes)
+    }
+
+    package func encodeLeaf(into writer: inout NodeWriter) {
+        writer.beginLeaf(columns: columns.count, rows: count)
+        writer.section { writer in writer.integers(count, isScaled: true) { times[$0] } }
+        writer.section { writer in writer.texts(ids, mayUseDictionary: false) }
+        writer.section { writer in writer.integers(count) { Int64(tags[$0]) } }
+        writer.section { writer in writer.integers(count) { Int64(bitPattern: filterBitSets[$0]) } }
+        for column in columns { writer.section(nulls: column.nulls) { writer in writer.column(column) } }
+    }
+}
+
+extension LeafView {
+    /// Writes this leaf with `rows` behind its own, which all are earlier: columns are copied, not decoded, where the new values
+    /// fit into them as they are.
+    func append(_ rows: EventRows, into writer: inout NodeWriter) {
+        let total = count + rows.count
+        // Now and then a column is written anew, so that it takes the form that suits its length.
+        let isRenewed = count.leadingZeroBitCount != total.leadingZeroBitCount
+        writer.beginLeaf(columns: columns.count, rows: total)
+        writer.section { writer in
+            writer.append(times, count, rows.count, isRenewed: isRenewed, isScaled: true) { rows.times[$0] }
+        }
+        writer.section { writer in
+            if !isRenewed, let form = writer.append(ids, count, rows.ids) { return form }
+            var all = ids.all(count, nulls: [])
+            all.append(contentsOf: rows.ids)
+            return writer.texts(all, mayUseDictionary: false)
+        }
+        writer.section { writer in writer.append(tags, count, rows.count, isRenewed: isRenewed) { Int64(rows.tags[$0]) } }
+        writer.section { writer in
+            writer.append(filters, count, rows.count, isRenewed: isRenewed) { Int64(bitPattern: rows.filterBitSets[$0]) }
+        }
+        for (number, column) in columns.enumerated() {
+            let new = rows.columns[number]
+            if !isRenewed, column.nulls == nil, new.nulls.isEmpty {
+                let isWritten = writer.trySection { writer in
+                    switch column.values {
+                    case .integers(let integers): writer.tryAppend(integers, count, new.count) { new.int64s[$0] }
+                    case .doubles(let raw): writer.append(doubles: raw, new.float64s)
+                    case .decimals(let integers, let decimals): writer.append(decimals: integers, decimals, count, new.float64s)
+                    case .texts(let texts): writer.append(texts, count, new)
+                    }
+                }
+                if isWritten { continue }
+            }
+            var all = column.all(count, type: new.type)
+            all.append(contentsOf: new)
+            writer.section(nulls: all.nulls) { writer in writer.column(all) }
+        }
+    }
+}
+
+/// What a section's first two bytes say.
+struct SectionForm {
+    var encoding: UInt8
+    var parameter: UInt8
+}
+
+extension NodeWriter {
+    fileprivate mutating func beginLeaf(columns: Int, rows: Int) {
+        clear()
+        write(nodeKindLeaf)
+        write(leafVersion)
+        write(UInt16(4 + columns))
+        write(UInt32(rows))
+    }
+
+    fileprivate mutating func section(nulls: [Bool] = [], _ body: (inout NodeWriter) -> SectionForm) {
+        let start = count
+        write(UInt16(0))
+        write(UInt32(0))
+        let hasNulls = nulls.contains(true)
+        if hasNulls {
+            for byte in 0..<(nulls.count + 7) / 8 {
+                var bits: UInt8 = 0
+                for row in byte * 8..<min(byte * 8 + 8, nulls.count) where nulls[row] { bits |= 1 << UInt8(row % 8) }
+                write(bits)
+            }
+        }
+        let form = body(&self)
+        patch(form.encoding | (hasNulls ? LeafEncoding.nullFlag : 0), at: start)
+        patch(form.parameter, at: start + 1)
+        patch(UInt32(count - start - 6), at: start + 2)
+    }
+
+    /// Writes a section unless `body` gives up; then nothing of it is left.
+    fileprivate mutating func trySection(_ body: (inout NodeWriter) -> SectionForm?) -> Bool {
+        let start = count
+        var isWritten = false
+        section { writer in
+            guard let form = body(&writer) else { return SectionForm(encoding: 0, parameter: 0) }
+            isWritten = true
+            return form
+        }
+        if !isWritten { truncate(to: start) }
+        return isWritten
+    }
+
+    // MARK: Integers
+
+    /// Base and offsets. Times are mostly whole milliseconds or seconds: `isScaled` looks for that.
+    @inline(__always)
+    fileprivate mutating func integers(_ rows: Int, isScaled: Bool = false, _ value: (Int) -> Int64) -> SectionForm {
+        var low = rows == 0 ? 0 : value(0)
+        var high = low
+        for row in 0..<rows {
+            low = min(low, value(row))
+            high = max(high, value(row))
+        }
+        let spread = UInt64(bitPattern: high &- low)
+        var unit: UInt64 = 1
+        if isScaled, spread > 0 {
+            for candidate: UInt64 in [1_000_000, 1_000]
+            where (0..<rows).allSatisfy({ UInt64(bitPattern: value($0) &- low) % candidate == 0 }) {
+                unit = candidate
+                break
+            }
+        }
+        let width = (64 - (spread / unit).leadingZeroBitCount + 7) / 8
+        write(low)
+        if unit == 1 {
+            writeColumn(rows: rows, width: width) { UInt64(bitPattern: value($0) &- low) }
+            return SectionForm(encoding: LeafEncoding.integers, parameter: UInt8(width))
+        }
+        write(UInt32(unit))
+        writeColumn(rows: rows, width: width) { UInt64(bitPattern: value($0) &- low) / unit }
+        return SectionForm(encoding: LeafEncoding.scaledIntegers, parameter: UInt8(width))
+    }
+
+    @inline(__always)
+    fileprivate mutating func append(
+        _ old: LeafView.Integers, _ oldRows: Int, _ rows: Int, isRenewed: Bool, isScaled: Bool = false, _ value: (Int) -> Int64
+    ) -> SectionForm {
+        if !isRenewed, let form = tryAppend(old, oldRows, rows, value) { return form }
+        let stored = old.all(oldRows)
+        return integers(oldRows + rows, isScaled: isScaled) { $0 < oldRows ? stored[$0] : value($0 - oldRows) }
+    }
+
+    /// Copies stored offsets and adds those of further values; nil, with nothing written, where one does not fit.
+    @inline(__always)
+    fileprivate mutating func tryAppend(_ old: LeafView.Integers, _ oldRows: Int, _ rows: Int, _ value: (Int) -> Int64) -> SectionForm? {
+        let unit = UInt64(bitPattern: old.unit)
+        guard unit > 0 else { return nil }
+        let limit: UInt64 = old.width == 8 ? .max : 1 << UInt64(8 * old.width)
+        for row in 0..<rows {
+            let new = value(row)
+            guard new >= old.base else { return nil }
+            let offset = UInt64(bitPattern: new &- old.base)
+            if unit == 1 {
+                guard offset < limit else { return nil }
+            } else {
+                guard offset % unit == 0, offset / unit < limit else { return nil }
+            }
+        }
+        write(old.base)
+        if unit != 1 { write(UInt32(unit)) }
+        writeRaw(old.raw)
+        writeColumn(rows: rows, width: old.width) { UInt64(bitPattern: value($0) &- old.base) / unit }
+        return SectionForm(
+            encoding: unit == 1 ? LeafEncoding.integers : LeafEncoding.scaledIntegers, parameter: UInt8(old.width))
+    }
+
+    // MARK: Columns
+
+    fileprivate mutating func column(_ column: ColumnBuffer) -> SectionForm {
+        switch column.type {
+        case .int64, .bool: integers(column.count) { column.int64s[$0] }
+        case .float64: doubles(column.float64s)
+        case .text: texts(column, mayUseDictionary: true)
+        }
+    }
+
+    /// Doubles that are short decimals (prices mostly are) as integers over a power of ten, if every one comes back exactly.
+    private mutating func doubles(_ values: [Double]) -> SectionForm {
+        decimals: for (decimals, scale) in powersOfTen.enumerated() {
+            for value in values where !isDecimal(value, scale) { continue decimals }
+            let position = count
+            write(UInt8(0))
+            let form = integers(values.count) { Int64((values[$0] * scale).rounded(.toNearestOrEven)) }
+            patch(form.parameter, at: position)
+            return SectionForm(encoding: LeafEncoding.decimals, parameter: UInt8(decimals))
+        }
+        writeColumn(rows: values.count, width: 8) { values[$0].bitPattern }
+        return SectionForm(encoding: LeafEncoding.doubles, parameter: 0)
+    }
+
+    @inline(__always)
+    private func isDecimal(_ value: Double, _ scale: Double) -> Bool {
+        let product = (value * scale).rounded(.toNearestOrEven)
+        return abs(product) < 1e15 && product / scale == value
+    }
+
+    fileprivate mutating func append(doubles raw: UnsafeRawBufferPointer, _ values: [Double]) -> SectionForm {
+        writeRaw(raw)
+        writeColumn(rows: values.count, width: 8) { values[$0].bitPattern }
+        return SectionForm(encoding: LeafEncoding.doubles, parameter: 0)
+    }
+
+    fileprivate mutating func append(
+        decimals old: LeafView.Integers, _ decimals: Int, _ oldRows: Int, _ values: [Double]
+    ) -> SectionForm? {
+        let scale = powersOfTen[decimals]
+        for value in values where !isDecimal(value, scale) { return nil }
+        write(UInt8(old.width))
+        guard tryAppend(old, oldRows, values.count, { Int64((values[$0] * scale).rounded(.toNearestOrEven)) }) != nil else { return nil }
+        return SectionForm(encoding: LeafEncoding.decimals, parameter: UInt8(decimals))
+    }
+
+    // MARK: Texts
+
+    fileprivate mutating func texts(_ column: ColumnBuffer, mayUseDictionary: Bool) -> SectionForm {
+        if mayUseDictionary, let codes = dictionaryCodes(column) {
+            column.textBytes.withUnsafeBytes { bytes in
+                write(UInt32(codes.distinct.count))
+                var offset: UInt32 = 0
+                write(offset)
+                for row in codes.distinct {
+                    offset += UInt32(column.textRange(row).count)
+                    write(offset)
+                }
+                for row in codes.distinct { writeRaw(UnsafeRawBufferPointer(rebasing: bytes[column.textRange(row)])) }
+            }
+            let width = codes.distinct.count <= 1 ? 0 : codes.distinct.count <= 256 ? 1 : codes.distinct.count <= 65_536 ? 2 : 4
+            write(UInt8(width))
+            writeColumn(rows: codes.codes.count, width: width) { UInt64(codes.codes[$0]) }
+            return SectionForm(encoding: LeafEncoding.dictionary, parameter: 0)
+        }
+        let prefix = sharedPrefix(column)
+        let first = column.count == 0 ? 0 : column.textRange(0).count
+        let isFixed = (0..<column.count).allSatisfy { column.textRange($0).count == first }
+        column.textBytes.withUnsafeBytes { bytes in
+            write(UInt8(prefix))
+            writeRaw(UnsafeRawBufferPointer(rebasing: bytes[..<prefix]))
+            if isFixed {
+                write(UInt8(0))
+                write(UInt32(first - prefix))
+            } else {
+                let total = bytes.count - prefix * column.count
+                let width = total < 256 ? 1 : total < 65_536 ? 2 : 4
+                write(UInt8(width))
+                // The end of a row's text, less the prefixes up to it.
+                writeColumn(rows: column.count + 1, width: width) { $0 == 0 ? 0 : UInt64(column.textEnds[$0 - 1] - prefix * $0) }
+            }
+            for row in 0..<column.count {
+                writeRaw(UnsafeRawBufferPointer(rebasing: bytes[column.textRange(row).dropFirst(prefix)]))
+            }
+        }
+        return SectionForm(encoding: LeafEncoding.texts, parameter: 0)
+    }
+
+    /// Copies stored texts and adds further ones; nil, with nothing written, where their form does not take them.
+    fileprivate mutating func append(_ old: LeafView.Texts, _ oldRows: Int, _ new: ColumnBuffer) -> SectionForm? {
+        new.textBytes.withUnsafeBytes { bytes in
+            func text(_ row: Int) -> UnsafeRawBufferPointer { UnsafeRawBufferPointer(rebasing: bytes[new.textRange(row)]) }
+            switch old.form {
+            case .dictionary(let distinct, let offsets, let codes, let width):
+                let start = count
+                write(UInt32(distinct))
+                writeRaw(offsets)
+                writeRaw(old.bytes)
+                write(UInt8(width))
+                writeRaw(codes)
+                for row in 0..<new.count {
+                    guard let code = (0..<distinct).first(where: { compareBytes(old.text(ofCode: $0), text(row)) == 0 }) else {
+                        truncate(to: start)
+                        return nil
+                    }
+                    writeColumn(rows: 1, width: width) { _ in UInt64(code) }
+                }
+                return SectionForm(encoding: LeafEncoding.dictionary, parameter: 0)
+            case .fixed(let length):
+                let prefix = old.prefix.count
+                for row in 0..<new.count {
+                    let text = text(row)
+                    guard text.count == prefix + length, text.starts(with: old.prefix) else { return nil }
+                }
+                write(UInt8(prefix))
+                writeRaw(old.prefix)
+                write(UInt8(0))
+                write(UInt32(length))
+                writeRaw(old.bytes)
+                for row in 0..<new.count { writeRaw(UnsafeRawBufferPointer(rebasing: text(row)[prefix...])) }
+                return SectionForm(encoding: LeafEncoding.texts, parameter: 0)
+            case .offsets(let offsets, let width):
+                let prefix = old.prefix.count
+                let total = old.bytes.count + bytes.count - prefix * new.count
+                guard total < 1 << (8 * width) else { return nil }
+                for row in 0..<new.count {
+                    let text = text(row)
+                    guard text.count >= prefix, text.starts(with: old.prefix) else { return nil }
+                }
+                write(UInt8(prefix))
+                writeRaw(old.prefix)
+                write(UInt8(width))
+                writeRaw(offsets)
+                let stored = old.bytes.count
+                writeColumn(rows: new.count, width: width) { UInt64(stored + new.textEnds[$0] - prefix * ($0 + 1)) }
+                writeRaw(old.bytes)
+                for row in 0..<new.count { writeRaw(UnsafeRawBufferPointer(rebasing: text(row)[prefix...])) }
+                return SectionForm(encoding: LeafEncoding.texts, parameter: 0)
+            }
+        }
+    }
+
+    /// Codes in the order of first appearance; nil where a dictionary would not be smaller.
+    private func dictionaryCodes(_ column: ColumnBuffer) -> (distinct: [Int], codes: [Int])? {
+        var distinct: [Int] = []
+        var codes: [Int] = []
+        codes.reserveCapacity(column.count)
+        if column.count <= 256 {
+            // Few rows: looking through the distinct texts costs less than hashing them.
+            return column.textBytes.withUnsafeBytes { bytes in
+                for row in 0..<column.count {
+                    let text = UnsafeRawBufferPointer(rebasing: bytes[column.textRange(row)])
+                    let known = distinct.lastIndex { other in
+                        let range = column.textRange(other)
+                        return range.count == text.count
+                            && compareBytes(UnsafeRawBufferPointer(rebasing: bytes[range]), text) == 0
+                    }
+                    codes.append(known ?? distinct.count)
+                    if known == nil {
+                        distinct.append(row)
+                        // Mostly different so far: they will be to the end.
+                        if row >= 32, distinct.count * 4 > row * 3 { return nil }
+                        if distinct.count * 2 > column.count, column.count > 1 { return nil }
+                    }
+                }
+                return (distinct, codes)
+            }
+        }
+        var known: [[UInt8]: Int] = [:]
+        for row in 0..<column.count {
+            let text = Array(column.textBytes[column.textRange(row)])
+            if let code = known[text] {
+                codes.append(code)
+            } else {
+                known[text] = distinct.count
+                codes.append(distinct.count)
+                distinct.append(row)
+            }
+        }
+        return distinct.count * 2 <= column.count || column.count <= 1 ? (distinct, codes) : nil
+    }
+
+    /// The length of what all texts begin with: at most 255 bytes, and none of a single text.
+    private func sharedPrefix(_ column: ColumnBuffer) -> Int {
+        guard column.count > 1 else { return 0 }
+        return column.textBytes.withUnsafeBytes { bytes in
+            var shared = min(column.textRange(0).count, 255)
+            for row in 1..<column.count {
+                let range = column.textRange(row)
+                shared = min(shared, range.count)
+                var same = 0
+                while same < shared, bytes[same] == bytes[range.lowerBound + same] { same += 1 }
+                shared = same
+                if shared == 0 { break }
+            }
+            return shared
+        }
+    }
+}
