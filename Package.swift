@@ -44,7 +44,8 @@ let package = Package(
         room("WeirOnlineStore", ["WeirEngine", "CLMDB"]),
         .target(
             name: "Migrations", path: "migrations", exclude: ["README.md"],
-            resources: [.embedInCode("001_history.sql"), .embedInCode("002_watermarks_and_windows.sql"), .embedInCode("003_segments.sql")], swiftSettings: strict),
+            resources: [.embedInCode("001_history.sql"), .embedInCode("002_watermarks_and_windows.sql"), .embedInCode("003_segments.sql")],
+            swiftSettings: strict),
         room(
             "WeirHistory",
             [

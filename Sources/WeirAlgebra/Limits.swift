@@ -25,13 +25,15 @@ public enum Limits {
     /// Microseconds that an event may be ahead of its ingest time and still move its stream's watermark, where the stream declares no
     /// `maxAhead`.
     public static let watermarkAheadMax: Int64 = 86_400_000_000
-    /// Events that wait for the history, and that wait for each shard, until their sources wait too (and one batch more).
-    public static let queuedEventsMax = 16_384
+    /// Events that wait for the history until their sources wait too (and one batch more).
+    public static let queuedEventsMax = 32_768
+    /// Rows (an event is one in each view) that wait for a shard until the history waits too.
+    public static let queuedRowsMax = 131_072
     /// Events below which a transaction of the history takes a further batch.
     public static let eventsPerTransactionMax = 32_768
     /// Rows (an event is one in each view) below which a transaction of a shard takes a further batch. Each may make a page of LMDB's
     /// dirty, which stays in memory until the commit.
-    public static let rowsPerShardTransactionMax = 8_192
+    public static let rowsPerShardTransactionMax = 131_072
     /// Rows of a stream's log from which on its end is put in the order of entities, and of each such segment.
     public static let segmentRows = 131_072
     /// Windows that a view's closer remembers to be open, so that it need not ask for them with every event.

@@ -190,17 +190,29 @@ public struct ColumnBuffer: Sendable {
     }
 
     /// Appends all rows of another column of the same type.
-    package mutating func append(contentsOf other: ColumnBuffer) {
+    package mutating func append(contentsOf other: ColumnBuffer) { append(contentsOf: other, 0..<other.count) }
+
+    /// Appends rows of another column of the same type.
+    package mutating func append(contentsOf other: ColumnBuffer, _ range: Range<Int>) {
+        guard !range.isEmpty else { return }
         if !nulls.isEmpty || !other.nulls.isEmpty {
             if nulls.isEmpty { nulls = Array(repeating: false, count: count) }
-            nulls += other.nulls.isEmpty ? Array(repeating: false, count: other.count) : other.nulls
+            if other.nulls.isEmpty {
+                nulls.append(contentsOf: repeatElement(false, count: range.count))
+            } else {
+                nulls += other.nulls[range]
+            }
         }
-        int64s += other.int64s
-        float64s += other.float64s
-        let start = textBytes.count
-        textBytes += other.textBytes
-        for end in other.textEnds { textEnds.append(start + end) }
-        count += other.count
+        switch type {
+        case .int64, .bool: int64s += other.int64s[range]
+        case .float64: float64s += other.float64s[range]
+        case .text:
+            let first = other.textRange(range.lowerBound).lowerBound
+            let shift = textBytes.count - first
+            textBytes += other.textBytes[first..<other.textEnds[range.upperBound - 1]]
+            for end in other.textEnds[range] { textEnds.append(end + shift) }
+        }
+        count += range.count
     }
 
     @inlinable package func withText<R>(_ row: Int, _ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R {

@@ -154,9 +154,10 @@ final class TypedStream<E: Event>: StreamPlan {
         var events: [E] = []
         events.reserveCapacity(records.rows.count)
         var decoder = RecordDecoder(schema: schema)
+        decoder.load(records)
         for row in records.rows.indices {
             do throws(RecordError) {
-                let event = try decoder.decode(E.self, from: records, row: row)
+                let event = try decoder.decode(E.self, row: row)
                 events.append(event)
                 batch.recordRows.append(row)
             } catch {
@@ -177,10 +178,10 @@ final class TypedStream<E: Event>: StreamPlan {
             rest.cells.removeSubrange(row * width..<(row + 1) * width)
             return prepare(rest, view: view, keyHashes: nil)
         }
-        batch.times = events.map(\.eventTime.microseconds)
+        batch.times = events.map { $0.eventTime.microseconds }
         batch.ids.reserve(events.count)
         if !hasIDs {
-            for _ in events { batch.ids.append(text: UnsafeRawBufferPointer(start: nil, count: 0)) }
+            batch.ids = ColumnBuffer(textEnds: Array(repeating: 0, count: events.count), textBytes: [], nulls: [])
         }
         for event in events where hasIDs { batch.ids.append(text: event.id.idText ?? "") }
         if let keyHashes { batch.keyHashes = keyHashes } else { batch.hashKeys() }
@@ -203,17 +204,23 @@ extension PreparedBatch {
 
     fileprivate mutating func hashKeys() {
         keyHashes.reserveCapacity(times.count)
-        var bytes: [UInt8] = []
-        for row in times.indices {
-            bytes.removeAll(keepingCapacity: true)
-            for view in views {
-                let range = view.keys.textRange(row)
-                // A null key and an empty one differ, and no key can reach into the next one's place.
-                let length = view.keys.isNull(row) ? UInt32.max : UInt32(range.count)
-                withUnsafeBytes(of: length.littleEndian) { bytes.append(contentsOf: $0) }
-                bytes.append(contentsOf: view.keys.textBytes[range])
+        let keys = views.map(\.keys)
+        withUnsafeTemporaryAllocation(byteCount: keys.count * (4 + Limits.keyBytesMax), alignment: 8) { bytes in
+            for row in times.indices {
+                var count = 0
+                for view in keys.indices {
+                    let range = keys[view].textRange(row)
+                    // A null key and an empty one differ, and no key can reach into the next one's place.
+                    let length = keys[view].isNull(row) ? UInt32.max : UInt32(range.count)
+                    bytes.storeBytes(of: length.littleEndian, toByteOffset: count, as: UInt32.self)
+                    keys[view].textBytes.withUnsafeBytes { text in
+                        UnsafeMutableRawBufferPointer(rebasing: bytes[(count + 4)...]).copyMemory(
+                            from: UnsafeRawBufferPointer(rebasing: text[range]))
+                    }
+                    count += 4 + range.count
+                }
+                keyHashes.append(StableHash.xxh64(UnsafeRawBufferPointer(rebasing: bytes[..<count])))
             }
-            keyHashes.append(bytes.withUnsafeBytes { StableHash.xxh64($0) })
         }
     }
 }

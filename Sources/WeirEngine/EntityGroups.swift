@@ -73,11 +73,9 @@ struct EntityGroups {
         }
     }
 
-    /// Hands over each entity's events, in their total order; entities in the order in which stores keep them: by the length of
-    /// their keys, then bytewise.
-    func forEach(_ body: (UnsafeRawBufferPointer, EventRows) throws -> Void) rethrows {
-        var rows = EventRows(like: events)
-        var chain: [Int] = []
+    /// Hands over each entity's events as a range of rows, in their total order; entities in the order in which stores keep them: by
+    /// the length of their keys, then bytewise.
+    func forEach(_ body: (UnsafeRawBufferPointer, EventRows, Range<Int>) throws -> Void) rethrows {
         try keyBytes.withUnsafeBytes { bytes in
             func key(_ group: Group) -> UnsafeRawBufferPointer { UnsafeRawBufferPointer(rebasing: bytes[group.key]) }
             let sorted = groups.sorted { a, b in
@@ -85,16 +83,31 @@ struct EntityGroups {
                 if a.prefix != b.prefix { return a.prefix < b.prefix }
                 return compareBytes(key(a), key(b)) < 0
             }
+            var order: [Int] = []
+            order.reserveCapacity(next.count)
             for group in sorted {
-                chain.removeAll(keepingCapacity: true)
+                let start = order.count
+                var isOrdered = true
                 var event = group.first
                 while event >= 0 {
-                    chain.append(Int(event))
+                    if order.count > start, !events.precedes(order[order.count - 1], Int(event)) { isOrdered = false }
+                    order.append(Int(event))
                     event = next[Int(event)]
                 }
-                rows.removeAll()
-                rows.append(events, rows: chain)
-                try body(key(group), rows.sorted())
+                if !isOrdered { order[start...].sort(by: events.precedes) }
+            }
+            var rows = EventRows(like: events)
+            rows.append(events, rows: order)
+            var start = 0
+            var position = 0
+            for group in sorted {
+                var event = group.first
+                while event >= 0 {
+                    position += 1
+                    event = next[Int(event)]
+                }
+                try body(key(group), rows, start..<position)
+                start = position
             }
         }
     }

@@ -35,6 +35,20 @@ extension ViewRuntime {
         return leaf.count > 0 ? leaf.time(0) : nil
     }
 
+    package enum Expiry {
+        case keep, drop
+        /// Something of the node stays, or goes into the base record: `TimeTree.expire` does that.
+        case part
+    }
+
+    /// What becomes of a node when events before `horizon` go.
+    package func expiry(ofNode bytes: UnsafeRawBufferPointer, before horizon: Int64) throws(FormatError) -> Expiry {
+        guard bytes.first == nodeKindLeaf else { return .part }
+        guard let (first, last) = try LeafView.times(of: bytes) else { return .part }
+        if first >= horizon { return .keep }
+        return last < horizon && !plan.hasLifetimeWindow ? .drop : .part
+    }
+
     /// The values of an entity that has no events, or no key.
     package func emptyEvaluation(asOf: AsOf) throws -> Evaluation {
         var evaluation = try evaluate(RowsTimeline(rows: EventRows(columns: plan.columns)), asOf: asOf, session: nil, keptFrom: .min)!

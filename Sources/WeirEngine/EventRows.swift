@@ -16,9 +16,11 @@ package protocol RowAccess {
 
 extension RowAccess {
     /// The first row at or after `time`; rows are in ascending order of time.
-    package func lowerBound(_ time: Int64) -> Int {
-        var low = 0
-        var high = count
+    package func lowerBound(_ time: Int64) -> Int { lowerBound(time, in: 0..<count) }
+
+    func lowerBound(_ time: Int64, in range: Range<Int>) -> Int {
+        var low = range.lowerBound
+        var high = range.upperBound
         while low < high {
             let middle = (low + high) / 2
             if self.time(middle) < time { low = middle + 1 } else { high = middle }
@@ -140,12 +142,12 @@ package struct EventRows: RowAccess, Sendable {
         for column in columns.indices { columns[column].append(other.columns[column], row: row) }
     }
 
-    private mutating func append(contentsOf other: EventRows) {
-        times += other.times
-        ids.append(contentsOf: other.ids)
-        tags += other.tags
-        filterBitSets += other.filterBitSets
-        for column in columns.indices { columns[column].append(contentsOf: other.columns[column]) }
+    private mutating func append(contentsOf other: EventRows, _ range: Range<Int>) {
+        times += other.times[range]
+        ids.append(contentsOf: other.ids, range)
+        tags += other.tags[range]
+        filterBitSets += other.filterBitSets[range]
+        for column in columns.indices { columns[column].append(contentsOf: other.columns[column], range) }
     }
 
     package mutating func append(_ leaf: LeafView, row: Int) {
@@ -168,12 +170,14 @@ package struct EventRows: RowAccess, Sendable {
 
     /// The rows of `range`, as rows of their own.
     package func slice(_ range: Range<Int>) -> EventRows {
+        if range == 0..<count { return self }
         var rows = EventRows(like: self)
-        rows.append(self, rows: Array(range))
+        rows.append(contentsOf: self, range)
         return rows
     }
 
-    private func precedes(_ a: Int, _ b: Int) -> Bool {
+    /// Whether row `a` comes before row `b` in the total order.
+    func precedes(_ a: Int, _ b: Int) -> Bool {
         if times[a] != times[b] { return times[a] < times[b] }
         let order = ids.withText(a) { a in ids.withText(b) { compareBytes(a, $0) } }
         if order != 0 { return order < 0 }
@@ -195,7 +199,7 @@ package struct EventRows: RowAccess, Sendable {
         if other.isEmpty { return all }
         if times[count - 1] < other.times[0] {
             // What comes in order goes behind what is there.
-            all.append(contentsOf: other)
+            all.append(contentsOf: other, 0..<other.count)
             return all
         }
         for row in other.times.indices { all.append(other, row: row) }

@@ -65,6 +65,16 @@ package struct LeafView: RowAccess {
         self.columns = columns
     }
 
+    /// The first and the last event time of a leaf; nil for one without rows.
+    static func times(of bytes: UnsafeRawBufferPointer) throws(FormatError) -> (first: Int64, last: Int64)? {
+        var reader = ByteReader(bytes)
+        _ = try reader.readRaw(4)
+        let count = Int(try reader.read(UInt32.self))
+        guard count > 0 else { return nil }
+        let times = try Integers(section: RawSection(&reader, rows: count), rows: count)
+        return (times[0], times[count - 1])
+    }
+
     package func time(_ row: Int) -> Int64 { times[row] }
     package func tag(_ row: Int) -> UInt32 { UInt32(truncatingIfNeeded: tags[row]) }
     package func filterBits(_ row: Int) -> UInt64 { UInt64(bitPattern: filters[row]) }

@@ -11,53 +11,58 @@ extension EventRows {
         return Array(writer.bytes)
     }
 
-    package func encodeLeaf(into writer: inout NodeWriter) {
-        writer.beginLeaf(columns: columns.count, rows: count)
-        writer.section { writer in writer.integers(count, isScaled: true) { times[$0] } }
-        writer.section { writer in writer.texts(ids, mayUseDictionary: false) }
-        writer.section { writer in writer.integers(count) { Int64(tags[$0]) } }
-        writer.section { writer in writer.integers(count) { Int64(bitPattern: filterBitSets[$0]) } }
-        for column in columns { writer.section(nulls: column.nulls) { writer in writer.column(column) } }
+    package func encodeLeaf(into writer: inout NodeWriter) { encodeLeaf(0..<count, into: &writer) }
+
+    func encodeLeaf(_ range: Range<Int>, into writer: inout NodeWriter) {
+        let first = range.lowerBound
+        writer.beginLeaf(columns: columns.count, rows: range.count)
+        writer.section { writer in writer.integers(range.count, isScaled: true) { times[first + $0] } }
+        writer.section { writer in writer.texts(ids, range, mayUseDictionary: false) }
+        writer.section { writer in writer.integers(range.count) { Int64(tags[first + $0]) } }
+        writer.section { writer in writer.integers(range.count) { Int64(bitPattern: filterBitSets[first + $0]) } }
+        for column in columns { writer.section(nulls: column.nulls, range) { writer in writer.column(column, range) } }
     }
 }
 
 extension LeafView {
-    /// Writes this leaf with `rows` behind its own, which all are earlier: columns are copied, not decoded, where the new values
+    /// Writes this leaf with rows behind its own, which all are earlier: columns are copied, not decoded, where the new values
     /// fit into them as they are.
-    func append(_ rows: EventRows, into writer: inout NodeWriter) {
-        let total = count + rows.count
+    func append(_ rows: EventRows, _ range: Range<Int>, into writer: inout NodeWriter) {
+        let new = range.count
+        let first = range.lowerBound
+        let total = count + new
         // Now and then a column is written anew, so that it takes the form that suits its length.
         let isRenewed = count.leadingZeroBitCount != total.leadingZeroBitCount
         writer.beginLeaf(columns: columns.count, rows: total)
         writer.section { writer in
-            writer.append(times, count, rows.count, isRenewed: isRenewed, isScaled: true) { rows.times[$0] }
+            writer.append(times, count, new, isRenewed: isRenewed, isScaled: true) { rows.times[first + $0] }
         }
         writer.section { writer in
-            if !isRenewed, let form = writer.append(ids, count, rows.ids) { return form }
+            if !isRenewed, let form = writer.append(ids, count, rows.ids, range) { return form }
             var all = ids.all(count, nulls: [])
-            all.append(contentsOf: rows.ids)
-            return writer.texts(all, mayUseDictionary: false)
+            all.append(contentsOf: rows.ids, range)
+            return writer.texts(all, 0..<total, mayUseDictionary: false)
         }
-        writer.section { writer in writer.append(tags, count, rows.count, isRenewed: isRenewed) { Int64(rows.tags[$0]) } }
+        writer.section { writer in writer.append(tags, count, new, isRenewed: isRenewed) { Int64(rows.tags[first + $0]) } }
         writer.section { writer in
-            writer.append(filters, count, rows.count, isRenewed: isRenewed) { Int64(bitPattern: rows.filterBitSets[$0]) }
+            writer.append(filters, count, new, isRenewed: isRenewed) { Int64(bitPattern: rows.filterBitSets[first + $0]) }
         }
         for (number, column) in columns.enumerated() {
-            let new = rows.columns[number]
-            if !isRenewed, column.nulls == nil, new.nulls.isEmpty {
+            if !isRenewed, column.nulls == nil, rows.columns[number].nulls.isEmpty {
                 let isWritten = writer.trySection { writer in
                     switch column.values {
-                    case .integers(let integers): writer.tryAppend(integers, count, new.count) { new.int64s[$0] }
-                    case .doubles(let raw): writer.append(doubles: raw, new.float64s)
-                    case .decimals(let integers, let decimals): writer.append(decimals: integers, decimals, count, new.float64s)
-                    case .texts(let texts): writer.append(texts, count, new)
+                    case .integers(let integers): writer.tryAppend(integers, count, new) { rows.columns[number].int64s[first + $0] }
+                    case .doubles(let raw): writer.append(doubles: raw, new) { rows.columns[number].float64s[first + $0] }
+                    case .decimals(let integers, let decimals):
+                        writer.append(decimals: integers, decimals, count, new) { rows.columns[number].float64s[first + $0] }
+                    case .texts(let texts): writer.append(texts, count, rows.columns[number], range)
                     }
                 }
                 if isWritten { continue }
             }
-            var all = column.all(count, type: new.type)
-            all.append(contentsOf: new)
-            writer.section(nulls: all.nulls) { writer in writer.column(all) }
+            var all = column.all(count, type: rows.columns[number].type)
+            all.append(contentsOf: rows.columns[number], range)
+            writer.section(nulls: all.nulls, 0..<total) { writer in writer.column(all, 0..<total) }
         }
     }
 }
@@ -77,15 +82,17 @@ extension NodeWriter {
         write(UInt32(rows))
     }
 
-    fileprivate mutating func section(nulls: [Bool] = [], _ body: (inout NodeWriter) -> SectionForm) {
+    fileprivate mutating func section(
+        nulls: [Bool] = [], _ range: Range<Int> = 0..<0, _ body: (inout NodeWriter) -> SectionForm
+    ) {
         let start = count
         write(UInt16(0))
         write(UInt32(0))
-        let hasNulls = nulls.contains(true)
+        let hasNulls = !nulls.isEmpty && nulls[range].contains(true)
         if hasNulls {
-            for byte in 0..<(nulls.count + 7) / 8 {
+            for byte in 0..<(range.count + 7) / 8 {
                 var bits: UInt8 = 0
-                for row in byte * 8..<min(byte * 8 + 8, nulls.count) where nulls[row] { bits |= 1 << UInt8(row % 8) }
+                for row in byte * 8..<min(byte * 8 + 8, range.count) where nulls[range.lowerBound + row] { bits |= 1 << UInt8(row % 8) }
                 write(bits)
             }
         }
@@ -174,25 +181,26 @@ extension NodeWriter {
 
     // MARK: Columns
 
-    fileprivate mutating func column(_ column: ColumnBuffer) -> SectionForm {
-        switch column.type {
-        case .int64, .bool: integers(column.count) { column.int64s[$0] }
-        case .float64: doubles(column.float64s)
-        case .text: texts(column, mayUseDictionary: true)
+    fileprivate mutating func column(_ column: ColumnBuffer, _ range: Range<Int>) -> SectionForm {
+        let first = range.lowerBound
+        return switch column.type {
+        case .int64, .bool: integers(range.count) { column.int64s[first + $0] }
+        case .float64: doubles(range.count) { column.float64s[first + $0] }
+        case .text: texts(column, range, mayUseDictionary: true)
         }
     }
 
     /// Doubles that are short decimals (prices mostly are) as integers over a power of ten, if every one comes back exactly.
-    private mutating func doubles(_ values: [Double]) -> SectionForm {
-        decimals: for (decimals, scale) in powersOfTen.enumerated() {
-            for value in values where !isDecimal(value, scale) { continue decimals }
+    @inline(__always)
+    private mutating func doubles(_ rows: Int, _ value: (Int) -> Double) -> SectionForm {
+        for (decimals, scale) in powersOfTen.enumerated() where (0..<rows).allSatisfy({ isDecimal(value($0), scale) }) {
             let position = count
             write(UInt8(0))
-            let form = integers(values.count) { Int64((values[$0] * scale).rounded(.toNearestOrEven)) }
+            let form = integers(rows) { Int64((value($0) * scale).rounded(.toNearestOrEven)) }
             patch(form.parameter, at: position)
             return SectionForm(encoding: LeafEncoding.decimals, parameter: UInt8(decimals))
         }
-        writeColumn(rows: values.count, width: 8) { values[$0].bitPattern }
+        writeColumn(rows: rows, width: 8) { value($0).bitPattern }
         return SectionForm(encoding: LeafEncoding.doubles, parameter: 0)
     }
 
@@ -202,26 +210,28 @@ extension NodeWriter {
         return abs(product) < 1e15 && product / scale == value
     }
 
-    fileprivate mutating func append(doubles raw: UnsafeRawBufferPointer, _ values: [Double]) -> SectionForm {
+    @inline(__always)
+    fileprivate mutating func append(doubles raw: UnsafeRawBufferPointer, _ rows: Int, _ value: (Int) -> Double) -> SectionForm {
         writeRaw(raw)
-        writeColumn(rows: values.count, width: 8) { values[$0].bitPattern }
+        writeColumn(rows: rows, width: 8) { value($0).bitPattern }
         return SectionForm(encoding: LeafEncoding.doubles, parameter: 0)
     }
 
+    @inline(__always)
     fileprivate mutating func append(
-        decimals old: LeafView.Integers, _ decimals: Int, _ oldRows: Int, _ values: [Double]
+        decimals old: LeafView.Integers, _ decimals: Int, _ oldRows: Int, _ rows: Int, _ value: (Int) -> Double
     ) -> SectionForm? {
         let scale = powersOfTen[decimals]
-        for value in values where !isDecimal(value, scale) { return nil }
+        for row in 0..<rows where !isDecimal(value(row), scale) { return nil }
         write(UInt8(old.width))
-        guard tryAppend(old, oldRows, values.count, { Int64((values[$0] * scale).rounded(.toNearestOrEven)) }) != nil else { return nil }
+        guard tryAppend(old, oldRows, rows, { Int64((value($0) * scale).rounded(.toNearestOrEven)) }) != nil else { return nil }
         return SectionForm(encoding: LeafEncoding.decimals, parameter: UInt8(decimals))
     }
 
     // MARK: Texts
 
-    fileprivate mutating func texts(_ column: ColumnBuffer, mayUseDictionary: Bool) -> SectionForm {
-        if mayUseDictionary, let codes = dictionaryCodes(column) {
+    fileprivate mutating func texts(_ column: ColumnBuffer, _ range: Range<Int>, mayUseDictionary: Bool) -> SectionForm {
+        if mayUseDictionary, let codes = dictionaryCodes(column, range) {
             column.textBytes.withUnsafeBytes { bytes in
                 write(UInt32(codes.distinct.count))
                 var offset: UInt32 = 0
@@ -237,23 +247,26 @@ extension NodeWriter {
             writeColumn(rows: codes.codes.count, width: width) { UInt64(codes.codes[$0]) }
             return SectionForm(encoding: LeafEncoding.dictionary, parameter: 0)
         }
-        let prefix = sharedPrefix(column)
-        let first = column.count == 0 ? 0 : column.textRange(0).count
-        let isFixed = (0..<column.count).allSatisfy { column.textRange($0).count == first }
+        let prefix = sharedPrefix(column, range)
+        let first = range.isEmpty ? 0 : column.textRange(range.lowerBound).count
+        let isFixed = range.allSatisfy { column.textRange($0).count == first }
+        let start = range.isEmpty ? 0 : column.textRange(range.lowerBound).lowerBound
         column.textBytes.withUnsafeBytes { bytes in
             write(UInt8(prefix))
-            writeRaw(UnsafeRawBufferPointer(rebasing: bytes[..<prefix]))
+            writeRaw(UnsafeRawBufferPointer(rebasing: bytes[start..<start + prefix]))
             if isFixed {
                 write(UInt8(0))
                 write(UInt32(first - prefix))
             } else {
-                let total = bytes.count - prefix * column.count
+                let total = column.textEnds[range.upperBound - 1] - start - prefix * range.count
                 let width = total < 256 ? 1 : total < 65_536 ? 2 : 4
                 write(UInt8(width))
                 // The end of a row's text, less the prefixes up to it.
-                writeColumn(rows: column.count + 1, width: width) { $0 == 0 ? 0 : UInt64(column.textEnds[$0 - 1] - prefix * $0) }
+                writeColumn(rows: range.count + 1, width: width) {
+                    $0 == 0 ? 0 : UInt64(column.textEnds[range.lowerBound + $0 - 1] - start - prefix * $0)
+                }
             }
-            for row in 0..<column.count {
+            for row in range {
                 writeRaw(UnsafeRawBufferPointer(rebasing: bytes[column.textRange(row).dropFirst(prefix)]))
             }
         }
@@ -261,7 +274,9 @@ extension NodeWriter {
     }
 
     /// Copies stored texts and adds further ones; nil, with nothing written, where their form does not take them.
-    fileprivate mutating func append(_ old: LeafView.Texts, _ oldRows: Int, _ new: ColumnBuffer) -> SectionForm? {
+    fileprivate mutating func append(
+        _ old: LeafView.Texts, _ oldRows: Int, _ new: ColumnBuffer, _ range: Range<Int>
+    ) -> SectionForm? {
         new.textBytes.withUnsafeBytes { bytes in
             func text(_ row: Int) -> UnsafeRawBufferPointer { UnsafeRawBufferPointer(rebasing: bytes[new.textRange(row)]) }
             switch old.form {
@@ -272,7 +287,7 @@ extension NodeWriter {
                 writeRaw(old.bytes)
                 write(UInt8(width))
                 writeRaw(codes)
-                for row in 0..<new.count {
+                for row in range {
                     guard let code = (0..<distinct).first(where: { compareBytes(old.text(ofCode: $0), text(row)) == 0 }) else {
                         truncate(to: start)
                         return nil
@@ -282,7 +297,7 @@ extension NodeWriter {
                 return SectionForm(encoding: LeafEncoding.dictionary, parameter: 0)
             case .fixed(let length):
                 let prefix = old.prefix.count
-                for row in 0..<new.count {
+                for row in range {
                     let text = text(row)
                     guard text.count == prefix + length, text.starts(with: old.prefix) else { return nil }
                 }
@@ -291,13 +306,15 @@ extension NodeWriter {
                 write(UInt8(0))
                 write(UInt32(length))
                 writeRaw(old.bytes)
-                for row in 0..<new.count { writeRaw(UnsafeRawBufferPointer(rebasing: text(row)[prefix...])) }
+                for row in range { writeRaw(UnsafeRawBufferPointer(rebasing: text(row)[prefix...])) }
                 return SectionForm(encoding: LeafEncoding.texts, parameter: 0)
             case .offsets(let offsets, let width):
                 let prefix = old.prefix.count
-                let total = old.bytes.count + bytes.count - prefix * new.count
+                let start = range.isEmpty ? 0 : new.textRange(range.lowerBound).lowerBound
+                let end = range.isEmpty ? 0 : new.textEnds[range.upperBound - 1]
+                let total = old.bytes.count + end - start - prefix * range.count
                 guard total < 1 << (8 * width) else { return nil }
-                for row in 0..<new.count {
+                for row in range {
                     let text = text(row)
                     guard text.count >= prefix, text.starts(with: old.prefix) else { return nil }
                 }
@@ -306,23 +323,25 @@ extension NodeWriter {
                 write(UInt8(width))
                 writeRaw(offsets)
                 let stored = old.bytes.count
-                writeColumn(rows: new.count, width: width) { UInt64(stored + new.textEnds[$0] - prefix * ($0 + 1)) }
+                writeColumn(rows: range.count, width: width) {
+                    UInt64(stored + new.textEnds[range.lowerBound + $0] - start - prefix * ($0 + 1))
+                }
                 writeRaw(old.bytes)
-                for row in 0..<new.count { writeRaw(UnsafeRawBufferPointer(rebasing: text(row)[prefix...])) }
+                for row in range { writeRaw(UnsafeRawBufferPointer(rebasing: text(row)[prefix...])) }
                 return SectionForm(encoding: LeafEncoding.texts, parameter: 0)
             }
         }
     }
 
     /// Codes in the order of first appearance; nil where a dictionary would not be smaller.
-    private func dictionaryCodes(_ column: ColumnBuffer) -> (distinct: [Int], codes: [Int])? {
+    private func dictionaryCodes(_ column: ColumnBuffer, _ range: Range<Int>) -> (distinct: [Int], codes: [Int])? {
         var distinct: [Int] = []
         var codes: [Int] = []
-        codes.reserveCapacity(column.count)
-        if column.count <= 256 {
+        codes.reserveCapacity(range.count)
+        if range.count <= 256 {
             // Few rows: looking through the distinct texts costs less than hashing them.
             return column.textBytes.withUnsafeBytes { bytes in
-                for row in 0..<column.count {
+                for row in range {
                     let text = UnsafeRawBufferPointer(rebasing: bytes[column.textRange(row)])
                     let known = distinct.lastIndex { other in
                         let range = column.textRange(other)
@@ -333,15 +352,15 @@ extension NodeWriter {
                     if known == nil {
                         distinct.append(row)
                         // Mostly different so far: they will be to the end.
-                        if row >= 32, distinct.count * 4 > row * 3 { return nil }
-                        if distinct.count * 2 > column.count, column.count > 1 { return nil }
+                        if codes.count > 32, distinct.count * 4 > codes.count * 3 { return nil }
+                        if distinct.count * 2 > range.count, range.count > 1 { return nil }
                     }
                 }
                 return (distinct, codes)
             }
         }
         var known: [[UInt8]: Int] = [:]
-        for row in 0..<column.count {
+        for row in range {
             let text = Array(column.textBytes[column.textRange(row)])
             if let code = known[text] {
                 codes.append(code)
@@ -351,19 +370,20 @@ extension NodeWriter {
                 distinct.append(row)
             }
         }
-        return distinct.count * 2 <= column.count || column.count <= 1 ? (distinct, codes) : nil
+        return distinct.count * 2 <= range.count || range.count <= 1 ? (distinct, codes) : nil
     }
 
     /// The length of what all texts begin with: at most 255 bytes, and none of a single text.
-    private func sharedPrefix(_ column: ColumnBuffer) -> Int {
-        guard column.count > 1 else { return 0 }
+    private func sharedPrefix(_ column: ColumnBuffer, _ rows: Range<Int>) -> Int {
+        guard rows.count > 1 else { return 0 }
         return column.textBytes.withUnsafeBytes { bytes in
-            var shared = min(column.textRange(0).count, 255)
-            for row in 1..<column.count {
+            let first = column.textRange(rows.lowerBound)
+            var shared = min(first.count, 255)
+            for row in rows.dropFirst() {
                 let range = column.textRange(row)
                 shared = min(shared, range.count)
                 var same = 0
-                while same < shared, bytes[same] == bytes[range.lowerBound + same] { same += 1 }
+                while same < shared, bytes[first.lowerBound + same] == bytes[range.lowerBound + same] { same += 1 }
                 shared = same
                 if shared == 0 { break }
             }

@@ -92,6 +92,8 @@ package struct NodeTable: Sendable {
 
     package init() {}
 
+    package var count: Int { keys.count }
+
     private func lowerBound(_ key: NodeKey) -> Int {
         var low = 0
         var high = keys.count

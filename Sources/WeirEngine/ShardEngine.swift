@@ -1,5 +1,6 @@
 import WeirAlgebra
 import WeirDefinitions
+import WeirRecords
 
 /// Where a shard keeps its entities, inside one transaction.
 package protocol EntityStore {
@@ -10,6 +11,8 @@ package protocol EntityStore {
 /// One transaction of a shard: LMDB in production, memory in the simulation. All of it is committed, or none.
 package protocol ShardTransaction: AnyObject, EntityStore {
     var state: ShardState { get set }
+    /// How many nodes the shard has, of all entities and views.
+    var nodeCount: Int { get }
     /// Lets go of a view's events before `horizon`, of all entities.
     func expire(view: Int, before horizon: Int64) throws
 }
@@ -59,8 +62,11 @@ package struct ShardEngine: Sendable {
             repeating: ShardWork(sequence: sequence, latestEventTime: latestEventTime, watermarks: watermarks), count: shards)
         for item in accepted where !item.rows.isEmpty {
             let numbers = viewNumbers[item.batch.records.schema.name]!
+            // Shards need what the views read of an event, not the event: what waits for them stays small.
+            var batch = item.batch
+            batch.records = RecordBatch(schema: batch.records.schema)
             for (shard, slice) in Sharding.slices(of: item.batch, rows: item.rows, shards: shards).enumerated() where !slice.isEmpty {
-                works[shard].slices.append((slice, item.batch, numbers))
+                works[shard].slices.append((slice, batch, numbers))
                 works[shard].rows += slice.views.reduce(0) { $0 + $1.count }
             }
         }
@@ -72,22 +78,47 @@ package struct ShardEngine: Sendable {
     /// Applies what is due to a shard; the caller commits the transaction.
     package func apply(_ works: [ShardWork], to transaction: some ShardTransaction) throws {
         guard let last = works.last else { return }
-        try apply(works.flatMap(\.slices), to: transaction)
+        moveHorizons(at: last.watermarks, &transaction.state)
+        try apply(works.flatMap(\.slices), keptFrom: transaction.state.keptFrom, to: transaction)
         for work in works {
             transaction.state.appliedSequence = max(transaction.state.appliedSequence, work.sequence)
             transaction.state.latestEventTime = max(transaction.state.latestEventTime, work.latestEventTime)
         }
-        for (number, view) in catalog.views.enumerated() {
-            let horizon = Self.horizon(view, at: last.watermarks[number])
-            if horizon > transaction.state.keptFrom[number] { try transaction.expire(view: number, before: horizon) }
+        try sweep(transaction, at: last.watermarks)
+    }
+
+    /// From now on lookups that reach behind a horizon are answered from history; events before it need not be stored.
+    private func moveHorizons(at watermarks: [Int64], _ state: inout ShardState) {
+        // Lifetime features need every event, be it in the base record: there the horizon moves with the sweep.
+        for (number, view) in catalog.views.enumerated() where !view.hasLifetimeWindow {
+            state.keptFrom[number] = max(state.keptFrom[number], Self.horizon(view, at: watermarks[number]))
         }
     }
 
+    /// Deletes what lies before the horizons. That looks through all entities: it is left until there were some events for each node,
+    /// so that it costs little for an event, or until a horizon has moved by some steps.
+    private func sweep(_ transaction: some ShardTransaction, at watermarks: [Int64]) throws {
+        let isDue = transaction.state.appliedSequence - transaction.state.sweptSequence >= 2 * Int64(transaction.nodeCount)
+        var hasSwept = false
+        for (number, view) in catalog.views.enumerated() {
+            let horizon = max(transaction.state.keptFrom[number], Self.horizon(view, at: watermarks[number]))
+            let swept = transaction.state.sweptFrom[number]
+            guard horizon > swept, isDue || (swept > .min && horizon - swept >= 8 * Self.step(view)) else { continue }
+            try transaction.expire(view: number, before: horizon)
+            transaction.state.keptFrom[number] = horizon
+            transaction.state.sweptFrom[number] = horizon
+            hasSwept = true
+        }
+        if hasSwept { transaction.state.sweptSequence = transaction.state.appliedSequence }
+    }
+
+    private static func step(_ view: ViewPlan) -> Int64 { max(view.reach / 16, 3_600_000_000) }
+
     /// What a view keeps at a watermark: its longest window, and between one and two sixteenths of it, but an hour at least,
-    /// for late lookups. It moves in steps, so that expiry is rare.
+    /// for late lookups.
     private static func horizon(_ view: ViewPlan, at time: Int64) -> Int64 {
         guard time > .min else { return .min }
-        let step = max(view.reach / 16, 3_600_000_000)
+        let step = step(view)
         let (oldest, overflow) = time.subtractingReportingOverflow(view.reach + step)
         return overflow ? .min : EventTime(microseconds: oldest).floored(to: step).microseconds
     }
@@ -98,20 +129,26 @@ package struct ShardEngine: Sendable {
     package func apply(
         _ slice: ShardSlice, of batch: PreparedBatch, viewNumbers: [Int], to store: some EntityStore
     ) throws {
-        try apply([(slice, batch, viewNumbers)], to: store)
+        try apply([(slice, batch, viewNumbers)], keptFrom: views.map { _ in .min }, to: store)
     }
 
     /// Gathers the events of each entity, so that its nodes are read and written once, in the order of the store's keys.
-    private func apply(_ slices: [ShardWork.Slice], to store: some EntityStore) throws {
+    ///
+    /// - Parameter keptFrom: for each view the time before which events are left out, but for lifetime features.
+    private func apply(_ slices: [ShardWork.Slice], keptFrom: [Int64], to store: some EntityStore) throws {
         let scratch = TreeScratch()
         for (number, view) in views.enumerated() {
             var groups = EntityGroups(columns: view.plan.columns)
             for (slice, batch, numbers) in slices {
-                guard let position = numbers.firstIndex(of: number), !slice.views[position].isEmpty else { continue }
-                groups.add(slice.views[position], of: batch, view: position)
+                guard let position = numbers.firstIndex(of: number) else { continue }
+                var entries = slice.views[position]
+                if keptFrom[number] > .min, !view.plan.hasLifetimeWindow {
+                    entries.removeAll { batch.times[$0.row] < keptFrom[number] }
+                }
+                if !entries.isEmpty { groups.add(entries, of: batch, view: position) }
             }
-            try groups.forEach { key, events in
-                try TimeTree(view: view, nodes: store.nodes(view: number, key: key), scratch: scratch).insert(events)
+            try groups.forEach { key, events, range in
+                try TimeTree(view: view, nodes: store.nodes(view: number, key: key), scratch: scratch).insert(events, range)
             }
         }
     }

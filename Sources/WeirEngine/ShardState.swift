@@ -8,28 +8,41 @@ package struct ShardState: Sendable, Hashable {
     package var latestEventTime: Int64 = .min
     /// For each view the time before which events may have expired; `Int64.min` where none did.
     package var keptFrom: [Int64]
+    /// For each view the time before which all events were deleted: at `keptFrom`, or behind it.
+    package var sweptFrom: [Int64]
+    /// The number of the last event seen when that was done.
+    package var sweptSequence: Int64 = 0
 
-    package init(views: Int) { keptFrom = Array(repeating: .min, count: views) }
+    package init(views: Int) {
+        keptFrom = Array(repeating: .min, count: views)
+        sweptFrom = keptFrom
+    }
 
     package func encoded() -> [UInt8] {
         var writer = ByteWriter()
-        writer.write(UInt8(1))
+        writer.write(UInt8(2))
         writer.write(appliedSequence)
         writer.write(latestEventTime)
         writer.write(UInt16(keptFrom.count))
         for time in keptFrom { writer.write(time) }
+        for time in sweptFrom { writer.write(time) }
+        writer.write(sweptSequence)
         return writer.bytes
     }
 
     package init(_ bytes: UnsafeRawBufferPointer, views: Int) throws(FormatError) {
         var reader = ByteReader(bytes)
         let version = try reader.read(UInt8.self)
-        guard version == 1 else { throw FormatError("shard state version \(version); this build reads version 1") }
+        guard version == 1 || version == 2 else { throw FormatError("shard state version \(version); this build reads versions up to 2") }
         appliedSequence = try reader.read(Int64.self)
         latestEventTime = try reader.read(Int64.self)
         let count = Int(try reader.read(UInt16.self))
         guard count == views else { throw FormatError("a shard with \(count) views, where the catalog has \(views)") }
         keptFrom = []
         for _ in 0..<count { keptFrom.append(try reader.read(Int64.self)) }
+        sweptFrom = keptFrom
+        guard version > 1 else { return }
+        for view in 0..<count { sweptFrom[view] = try reader.read(Int64.self) }
+        sweptSequence = try reader.read(Int64.self)
     }
 }

@@ -20,8 +20,8 @@ package struct TimeTree<Nodes: NodeWriting> {
         self.scratch = scratch
     }
 
-    private func putTile(_ key: NodeKey, adding rows: EventRows, to old: UnsafeRawBufferPointer?) throws {
-        try view.writeTile(adding: rows, 0..<rows.count, to: old, scratch)
+    private func putTile(_ key: NodeKey, adding rows: EventRows, _ range: Range<Int>, to old: UnsafeRawBufferPointer?) throws {
+        try view.writeTile(adding: rows, range, to: old, scratch)
         try nodes.put(key, scratch.writer.bytes)
     }
 
@@ -30,69 +30,75 @@ package struct TimeTree<Nodes: NodeWriting> {
         try nodes.putBase(scratch.writer.bytes)
     }
 
-    private func putLeaf(_ key: NodeKey, _ rows: EventRows) throws {
-        rows.encodeLeaf(into: &scratch.writer)
+    private func putLeaf(_ key: NodeKey, _ rows: EventRows, _ range: Range<Int>) throws {
+        rows.encodeLeaf(range, into: &scratch.writer)
         try nodes.put(key, scratch.writer.bytes)
     }
 
     /// Adds events, none of which is in the tree. Those before the base time go into the base record alone.
     ///
     /// - Parameter rows: in order.
-    package func insert(_ rows: EventRows) throws {
-        var rows = rows
+    package func insert(_ rows: EventRows) throws { try insert(rows, 0..<rows.count) }
+
+    /// Adds the events of a range.
+    func insert(_ rows: EventRows, _ range: Range<Int>) throws {
+        var range = range
         if view.plan.hasLifetimeWindow, let base = try nodes.base() {
             let baseTime = try TileView(base, slots: view.runners.count).baseTime ?? .min
-            let late = rows.lowerBound(baseTime)
-            if late > 0 {
-                try putBase(adding: rows, 0..<late, to: base, baseTime: baseTime)
-                rows = rows.slice(late..<rows.count)
+            let late = rows.lowerBound(baseTime, in: range)
+            if late > range.lowerBound {
+                try putBase(adding: rows, range.lowerBound..<late, to: base, baseTime: baseTime)
+                range = late..<range.upperBound
             }
         }
-        if !rows.isEmpty { try place(rows, in: .whole) }
+        if !range.isEmpty { try place(rows, range, in: .whole) }
     }
 
     /// Puts rows into the subtree that covers `slot`.
-    private func place(_ rows: EventRows, in slot: NodeKey) throws {
-        guard let node = try nodes.seek(slot), slot.contains(node.key) else { return try build(rows, in: slot) }
+    private func place(_ rows: EventRows, _ range: Range<Int>, in slot: NodeKey) throws {
+        guard let node = try nodes.seek(slot), slot.contains(node.key) else { return try build(rows, range, in: slot) }
         if !node.isTile {
             let leaf = try LeafView(node.bytes, columns: view.plan.columns)
-            if node.key == slot, leaf.count > 0, leaf.count + rows.count <= view.leafRowsMax, leaf.time(leaf.count - 1) < rows.times[0] {
+            let total = leaf.count + range.count
+            if node.key == slot, leaf.count > 0, total <= view.leafRowsMax, leaf.time(leaf.count - 1) < rows.times[range.lowerBound] {
                 // The common case: later events of a leaf that has room for them.
-                leaf.append(rows, into: &scratch.writer)
+                leaf.append(rows, range, into: &scratch.writer)
                 return try nodes.put(slot, scratch.writer.bytes)
             }
-            let merged = leaf.rows(columns: view.plan.columns).union(rows)
+            let merged = leaf.rows(columns: view.plan.columns).union(rows.slice(range))
             if node.key != slot || merged.count > view.leafRowsMax { try nodes.delete(node.key) }
-            return try build(merged, in: slot)
+            return try build(merged, 0..<merged.count, in: slot)
         }
         var tile = node.key
-        let first = biased(rows.times[0])
-        let last = biased(rows.times[rows.count - 1])
+        let first = biased(rows.times[range.lowerBound])
+        let last = biased(rows.times[range.upperBound - 1])
         if !tile.contains(first) || !tile.contains(last) {
             // A tile only covers what was there when it was made: put a wider one above it.
             tile = NodeKey.smallest(containing: min(first, tile.start), max(last, tile.last))
         }
-        try putTile(tile, adding: rows, to: node.bytes)
-        try forEachChild(of: tile, rows) { child, rows in try place(rows, in: child) }
+        try putTile(tile, adding: rows, range, to: node.bytes)
+        try forEachChild(of: tile, rows, range) { child, range in try place(rows, range, in: child) }
     }
 
     /// Writes a subtree where there is none (or one leaf at `slot`, which is replaced).
-    private func build(_ rows: EventRows, in slot: NodeKey) throws {
-        let tile = NodeKey.smallest(containing: biased(rows.times[0]), biased(rows.times[rows.count - 1]))
-        if rows.count <= view.leafRowsMax || tile.level == 0 {
-            return try putLeaf(slot, rows)
+    private func build(_ rows: EventRows, _ range: Range<Int>, in slot: NodeKey) throws {
+        let tile = NodeKey.smallest(containing: biased(rows.times[range.lowerBound]), biased(rows.times[range.upperBound - 1]))
+        if range.count <= view.leafRowsMax || tile.level == 0 {
+            return try putLeaf(slot, rows, range)
         }
-        try putTile(tile, adding: rows, to: nil)
-        try forEachChild(of: tile, rows) { child, rows in try build(rows, in: child) }
+        try putTile(tile, adding: rows, range, to: nil)
+        try forEachChild(of: tile, rows, range) { child, range in try build(rows, range, in: child) }
     }
 
-    private func forEachChild(of tile: NodeKey, _ rows: EventRows, _ body: (NodeKey, EventRows) throws -> Void) throws {
-        var start = 0
-        while start < rows.count {
+    private func forEachChild(
+        of tile: NodeKey, _ rows: EventRows, _ range: Range<Int>, _ body: (NodeKey, Range<Int>) throws -> Void
+    ) throws {
+        var start = range.lowerBound
+        while start < range.upperBound {
             let child = NodeKey(containing: biased(rows.times[start]), level: tile.level - 1)
             var end = start + 1
-            while end < rows.count, child.contains(biased(rows.times[end])) { end += 1 }
-            try body(child, start == 0 && end == rows.count ? rows : rows.slice(start..<end))
+            while end < range.upperBound, child.contains(biased(rows.times[end])) { end += 1 }
+            try body(child, start..<end)
             start = end
         }
     }
@@ -111,15 +117,17 @@ package struct TimeTree<Nodes: NodeWriting> {
                 let leaf = try LeafView(node.bytes, columns: view.plan.columns)
                 let kept = leaf.lowerBound(horizon)
                 if kept > 0 {
-                    for row in 0..<kept { expired.append(leaf, row: row) }
-                    var rest = EventRows(columns: view.plan.columns)
-                    for row in kept..<leaf.count { rest.append(leaf, row: row) }
-                    if rest.isEmpty { try nodes.delete(key) } else { try putLeaf(key, rest) }
+                    if view.plan.hasLifetimeWindow { for row in 0..<kept { expired.append(leaf, row: row) } }
+                    if kept == leaf.count {
+                        try nodes.delete(key)
+                    } else {
+                        try putLeaf(key, leaf.rows(columns: view.plan.columns), kept..<leaf.count)
+                    }
                 }
             } else if key.last < limit {
                 try nodes.delete(key)
             } else if try TileView(node.bytes, slots: view.runners.count).rows > 0 {
-                try putTile(key, adding: EventRows(columns: view.plan.columns), to: nil)
+                try putTile(key, adding: EventRows(columns: view.plan.columns), 0..<0, to: nil)
                 isEmptied = true
             }
             guard let next = key.next else { break }

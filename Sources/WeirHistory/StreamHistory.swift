@@ -284,6 +284,8 @@ final class StreamHistory {
     func latestTime(_ db: Database) throws -> Int64? {
         try readTail(db)
         let latest = max(tail!.latestTime, latestInSegments)
+        // Only identities need the tail all the time.
+        if table.idColumn == nil { tail = nil }
         return latest == .min ? nil : latest
     }
 

@@ -1,3 +1,4 @@
+import Foundation
 import WeirAlgebra
 import WeirEngine
 
@@ -29,11 +30,18 @@ package enum StoreKey {
 
     /// - Parameter prefix: the entity's part of the key.
     package static func node(prefix: [UInt8], _ key: NodeKey) -> [UInt8] {
-        var bytes = prefix
-        bytes.append(1)
-        withUnsafeBytes(of: key.start.bigEndian) { bytes.append(contentsOf: $0) }
-        bytes.append(NodeKey.levelMax - key.level)
+        var bytes = prefix + Array(repeating: 0, count: nodeSuffix)
+        bytes.withUnsafeMutableBytes { writeSuffix(key, $0, at: prefix.count) }
         return bytes
+    }
+
+    /// Bytes of a node's key behind the entity's part.
+    static let nodeSuffix = 10
+
+    static func writeSuffix(_ key: NodeKey, _ bytes: UnsafeMutableRawBufferPointer, at position: Int) {
+        bytes[position] = 1
+        bytes.storeBytes(of: key.start.bigEndian, toByteOffset: position + 1, as: UInt64.self)
+        bytes[position + 9] = NodeKey.levelMax - key.level
     }
 
     package static func base(prefix: [UInt8]) -> [UInt8] { prefix + [0] }
@@ -45,8 +53,13 @@ struct EntityNodes: NodeReading {
     /// The entity's part of the key.
     let prefix: [UInt8]
 
+    @inline(__always)
     fileprivate func withKey<R>(_ key: NodeKey, _ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R {
-        try StoreKey.node(prefix: prefix, key).withUnsafeBytes(body)
+        try withUnsafeTemporaryAllocation(byteCount: prefix.count + StoreKey.nodeSuffix, alignment: 1) { bytes in
+            prefix.withUnsafeBytes { bytes.copyMemory(from: $0) }
+            StoreKey.writeSuffix(key, bytes, at: prefix.count)
+            return try body(UnsafeRawBufferPointer(bytes))
+        }
     }
 
     fileprivate func withBaseKey<R>(_ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R {
@@ -54,7 +67,9 @@ struct EntityNodes: NodeReading {
     }
 
     private func node(_ entry: LMDBTransaction.Entry?) throws -> Node? {
-        guard let entry, entry.key.count == prefix.count + 10, entry.key.starts(with: prefix), entry.key[prefix.count] == 1 else {
+        guard let entry, entry.key.count == prefix.count + StoreKey.nodeSuffix, entry.key[prefix.count] == 1,
+            prefix.withUnsafeBytes({ memcmp($0.baseAddress!, entry.key.baseAddress!, $0.count) == 0 })
+        else {
             return nil
         }
         let start = UInt64(bigEndian: entry.key.loadUnaligned(fromByteOffset: prefix.count + 1, as: UInt64.self))

@@ -255,10 +255,17 @@ final class LMDBWriteTransaction: LMDBTransaction {
 
     deinit { abort() }
 
+    var entryCount: Int {
+        var stat = MDB_stat()
+        mdb_stat(handle, dbi, &stat)
+        return stat.ms_entries
+    }
+
     func put(_ key: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) throws(LMDBError) {
         var key = MDB_val(key)
         var value = MDB_val(value)
-        let code = mdb_put(handle, dbi, &key, &value, 0)
+        // The cursor mostly stands on the key's page already, where it was looked for.
+        let code = mdb_cursor_put(cursor, &key, &value, 0)
         guard code == 0 else { throw LMDBError(code: code, operation: "writing to", path: path) }
     }
 
@@ -266,6 +273,12 @@ final class LMDBWriteTransaction: LMDBTransaction {
         var key = MDB_val(key)
         let code = mdb_del(handle, dbi, &key, nil)
         guard code == 0 || code == MDB_NOTFOUND else { throw LMDBError(code: code, operation: "writing to", path: path) }
+    }
+
+    /// Deletes the entry that `seek` or `next` found last; `next` goes on behind it.
+    func deleteFound() throws(LMDBError) {
+        let code = mdb_cursor_del(cursor, 0)
+        guard code == 0 else { throw LMDBError(code: code, operation: "writing to", path: path) }
     }
 
     func commit() throws(LMDBError) {

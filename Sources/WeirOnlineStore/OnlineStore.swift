@@ -200,20 +200,30 @@ package final class OnlineStore: ShardSet, Sendable {
             WritableEntityNodes(transaction, prefix: StoreKey.entity(view: view, key: key))
         }
 
+        package var nodeCount: Int { transaction.entryCount }
+
         /// Lets go of a view's events before `horizon`, of all entities.
         package func expire(view: Int, before horizon: Int64) throws {
-            var position = StoreKey.view(view)
-            while let entry = try position.withUnsafeBytes({ try transaction.seek($0) }), entry.key.count >= 5,
-                entry.key.starts(with: StoreKey.view(view))
-            {
-                let length = Int(entry.key[3]) << 8 | Int(entry.key[4])
-                guard entry.key.count > 5 + length else { throw FormatError("a key that is too short in \(transaction.path)") }
-                let prefix = Array(entry.key[0..<5 + length])
-                try TimeTree(view: store.runtimes[view], nodes: WritableEntityNodes(transaction, prefix: prefix)).expire(before: horizon)
-                // Behind all keys of the entity: its records go on with 0 or 1.
-                position = prefix + [2]
+            let scratch = TreeScratch()
+            let runtime = store.runtimes[view]
+            let start = StoreKey.view(view)
+            var entry = try start.withUnsafeBytes { try transaction.seek($0) }
+            while let (key, value) = entry, key.count >= 5, key.starts(with: start) {
+                let length = 5 + (Int(key[3]) << 8 | Int(key[4]))
+                guard key.count > length else { throw FormatError("a key that is too short in \(transaction.path)") }
+                switch key[length] == 1 ? try runtime.expiry(ofNode: value, before: horizon) : .part {
+                case .keep: entry = try transaction.next()
+                case .drop:
+                    try transaction.deleteFound()
+                    entry = try transaction.next()
+                case .part:
+                    let prefix = Array(key[0..<length])
+                    let nodes = WritableEntityNodes(transaction, prefix: prefix)
+                    try TimeTree(view: runtime, nodes: nodes, scratch: scratch).expire(before: horizon)
+                    // Behind all keys of the entity: its records go on with 0 or 1.
+                    entry = try (prefix + [2]).withUnsafeBytes { try transaction.seek($0) }
+                }
             }
-            state.keptFrom[view] = horizon
         }
 
         fileprivate func abort() { transaction.abort() }

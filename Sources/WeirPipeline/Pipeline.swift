@@ -43,7 +43,7 @@ package final class Pipeline: @unchecked Sendable {
         self.writer = writer
         self.store = store
         engine = ShardEngine(catalog: catalog, views: store.runtimes)
-        shards = (0..<store.shardCount).map { _ in BoundedQueue(capacity: Limits.queuedEventsMax) { 64 + $0.work.rows } }
+        shards = (0..<store.shardCount).map { _ in BoundedQueue(capacity: Limits.queuedRowsMax) { 64 + $0.work.rows } }
         applied = Array(repeating: 0, count: store.shardCount)
         latestEventTime = writer.latestEventTime ?? .min
     }

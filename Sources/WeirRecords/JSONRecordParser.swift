@@ -15,11 +15,13 @@ public struct JSONRecordParser: Sendable {
     private var scratch: [UInt8] = []
     private var cells: [Cell] = []
     private var isSet: [Bool] = []
+    private var plain: PlainJSONRecord?
 
     public init(schema: RecordSchema, unknownFields: UnknownFields = .ignored) {
         self.schema = schema
         self.unknownFields = unknownFields
         names = schema.fields.map { Array($0.name.utf8) }
+        plain = PlainJSONRecord(schema)
     }
 
     /// Copies one JSON text into the batch and parses it: a row, or a malformed record with its reason.
@@ -40,6 +42,15 @@ public struct JSONRecordParser: Sendable {
         scratch.removeAll(keepingCapacity: true)
         cells.removeAll(keepingCapacity: true)
         cells.append(contentsOf: repeatElement(.null, count: names.count))
+        let isPlain = batch.bytes.withUnsafeBytes { bytes in
+            plain?.parse(UnsafeRawBufferPointer(rebasing: bytes[range]), inputStart: range.lowerBound, into: &cells) ?? false
+        }
+        if isPlain {
+            batch.cells.append(contentsOf: cells)
+            batch.rows.append(.init(raw: range, offset: offset))
+            return
+        }
+        for field in cells.indices { cells[field] = .null }
         isSet.removeAll(keepingCapacity: true)
         isSet.append(contentsOf: repeatElement(false, count: names.count))
         let base = batch.bytes.count
@@ -232,7 +243,7 @@ public struct JSONLinesReader: Sendable {
         var records = 0
         while position < chunk.count, records < recordsMax {
             let rest = UnsafeRawBufferPointer(rebasing: chunk[position...])
-            let newline = rest.firstIndex(of: 0x0A)
+            let newline = firstLineFeed(rest)
             if isSkipping {
                 isSkipping = newline == nil
                 position += newline.map { $0 + 1 } ?? rest.count
@@ -253,7 +264,7 @@ public struct JSONLinesReader: Sendable {
                             "the line is longer than a record may be (\(recordBytesMax) bytes); its beginning is kept"))
                 isSkipping = newline == nil
                 records += 1
-            } else if line.contains(where: { $0 != 0x20 && $0 != 0x09 }) {
+            } else if line.first == UInt8(ascii: "{") || line.contains(where: { $0 != 0x20 && $0 != 0x09 }) {
                 parser.append(line, to: &batch, offset: offset)
                 records += 1
             }
@@ -261,4 +272,20 @@ public struct JSONLinesReader: Sendable {
         }
         return position
     }
+}
+
+/// Eight bytes at a time: the lowest marked byte of `(x − 0x01…) & ~x & 0x80…` is the first zero byte of x.
+private func firstLineFeed(_ bytes: UnsafeRawBufferPointer) -> Int? {
+    var position = 0
+    while position + 8 <= bytes.count {
+        let word = UInt64(littleEndian: bytes.loadUnaligned(fromByteOffset: position, as: UInt64.self)) ^ 0x0A0A_0A0A_0A0A_0A0A
+        let marked = (word &- 0x0101_0101_0101_0101) & ~word & 0x8080_8080_8080_8080
+        if marked != 0 { return position + marked.trailingZeroBitCount / 8 }
+        position += 8
+    }
+    while position < bytes.count {
+        if bytes[position] == 0x0A { return position }
+        position += 1
+    }
+    return nil
 }

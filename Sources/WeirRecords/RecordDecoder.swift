@@ -5,100 +5,166 @@ import WeirAlgebra
 /// Synthesized `init(from:)` asks for the fields in the schema's order, which the schema was probed in, so that a field is found
 /// by one comparison of names; other orders are looked up.
 public struct RecordDecoder {
-    private let state: RowDecoder
+    private let owner: Owner
 
-    public init(schema: RecordSchema) { state = RowDecoder(schema) }
+    public init(schema: RecordSchema) { owner = Owner(RowDecoder(schema)) }
+
+    /// The decoder and its container hold each other; this lets them go.
+    private final class Owner {
+        let decoder: RowDecoder
+        init(_ decoder: RowDecoder) { self.decoder = decoder }
+        deinit { decoder.close() }
+    }
+
+    /// Takes the batch whose rows are decoded next.
+    public mutating func load(_ batch: RecordBatch) { owner.decoder.state.pointee.batch = batch }
 
     /// - Throws: `RecordError` that names the field and says what is wrong.
-    public mutating func decode<T: Decodable>(_: T.Type, from batch: RecordBatch, row: Int) throws(RecordError) -> T {
-        state.batch = batch
-        state.row = row
-        state.next = 0
-        state.current = nil
+    public mutating func decode<T: Decodable>(_ type: T.Type, from batch: RecordBatch, row: Int) throws(RecordError) -> T {
+        load(batch)
+        return try decode(type, row: row)
+    }
+
+    /// Decodes a row of the batch that was loaded.
+    ///
+    /// - Throws: `RecordError` that names the field and says what is wrong.
+    public mutating func decode<T: Decodable>(_: T.Type, row: Int) throws(RecordError) -> T {
+        let decoder = owner.decoder
+        decoder.state.pointee.start(row)
         do {
-            return try T(from: state)
+            return try T(from: decoder)
         } catch let error as RecordError {
-            throw error.field == nil ? RecordError(field: state.currentName, error.reason) : error
+            throw error.field == nil ? RecordError(field: decoder.currentName, error.reason) : error
         } catch DecodingError.dataCorrupted(let context), DecodingError.typeMismatch(_, let context),
             DecodingError.valueNotFound(_, let context)
         {
             // The field that the error names; only without one, the field that was asked for last.
             throw RecordError(
-                field: context.codingPath.first.map { wireName($0.stringValue) } ?? state.currentName,
+                field: context.codingPath.first.map { wireName($0.stringValue) } ?? decoder.currentName,
                 context.debugDescription)
         } catch DecodingError.keyNotFound(let key, let context) {
             throw RecordError(field: wireName((context.codingPath.first ?? key).stringValue), context.debugDescription)
         } catch {
-            throw RecordError(field: state.currentName, "\(error)")
+            throw RecordError(field: decoder.currentName, "\(error)")
         }
     }
 }
 
 private final class RowDecoder: Decoder {
     let schema: RecordSchema
-    var batch: RecordBatch
-    var row = 0
-    /// The field that is probably asked for next.
-    var next = 0
-    /// The field that was asked for last.
-    var current: Int?
-    /// Coding keys as they were spelled when a field was first asked for.
-    private var spellings: [String?]
-    private var indexes: [String: Int] = [:]
+
+    struct State {
+        var batch: RecordBatch
+        /// Where the row's cells begin.
+        var firstCell = 0
+        let width: Int
+        /// The field that is probably asked for next.
+        var next = 0
+        /// The field that was asked for last; −1 for none.
+        var current = -1
+        /// Coding keys as they were spelled when a field was first asked for; no key is spelled as "".
+        var spellings: [String]
+        var indexes: [String: Int] = [:]
+
+        mutating func start(_ row: Int) {
+            firstCell = row * width
+            next = 0
+            current = -1
+        }
+    }
+
+    /// Behind a pointer, so that each of some dozen accesses a row costs no check for exclusive access.
+    let state: UnsafeMutablePointer<State>
+    /// The container of the type that is decoded, its memory, and what frees that.
+    private var container: (key: ObjectIdentifier, memory: UnsafeMutableRawPointer, free: (UnsafeMutableRawPointer) -> Void)?
 
     init(_ schema: RecordSchema) {
         self.schema = schema
-        batch = RecordBatch(schema: schema)
-        spellings = Array(repeating: nil, count: schema.fields.count)
+        state = .allocate(capacity: 1)
+        state.initialize(
+            to: State(
+                batch: RecordBatch(schema: schema), width: schema.fields.count,
+                spellings: Array(repeating: "", count: schema.fields.count)))
     }
 
-    var currentName: String? { current.map { schema.fields[$0].name } }
+    deinit {
+        state.deinitialize(count: 1)
+        state.deallocate()
+    }
+
+    func close() {
+        if let container { container.free(container.memory) }
+        container = nil
+    }
+
+    var currentName: String? { state.pointee.current >= 0 ? schema.fields[state.pointee.current].name : nil }
     var codingPath: [any CodingKey] { [] }
     var userInfo: [CodingUserInfoKey: Any] { [:] }
 
     func container<Key: CodingKey>(keyedBy type: Key.Type) -> KeyedDecodingContainer<Key> {
-        KeyedDecodingContainer(RowContainer<Key>(decoder: self))
+        // One container serves all rows: it holds nothing but this decoder.
+        if let container, container.key == ObjectIdentifier(type) {
+            return container.memory.assumingMemoryBound(to: KeyedDecodingContainer<Key>.self).pointee
+        }
+        let new = KeyedDecodingContainer(RowContainer<Key>(decoder: self))
+        if container == nil {
+            let memory = UnsafeMutablePointer<KeyedDecodingContainer<Key>>.allocate(capacity: 1)
+            memory.initialize(to: new)
+            container = (
+                ObjectIdentifier(type), UnsafeMutableRawPointer(memory),
+                { memory in
+                    memory.assumingMemoryBound(to: KeyedDecodingContainer<Key>.self).deinitialize(count: 1)
+                    memory.deallocate()
+                }
+            )
+        }
+        return new
     }
     func unkeyedContainer() throws -> any UnkeyedDecodingContainer { throw RecordError("a record is no array") }
     func singleValueContainer() throws -> any SingleValueDecodingContainer {
         throw RecordError("a record is no single value")
     }
 
-    /// The number of the field that a coding key names; nil for one that the schema does not have.
-    func index(_ key: String) -> Int? {
-        if next < spellings.count, spellings[next] == key {
-            current = next
-            next += 1
-            return current
+    /// The number of the field that a coding key names; −1 for one that the schema does not have.
+    private func index(_ key: String) -> Int {
+        let next = state.pointee.next
+        if next < state.pointee.width, state.pointee.spellings[next] == key {
+            state.pointee.current = next
+            state.pointee.next = next + 1
+            return next
         }
+        return findIndex(key)
+    }
+
+    @inline(never)
+    private func findIndex(_ key: String) -> Int {
         // `decodeIfPresent` asks for a field several times in a row.
-        if let current, spellings[current] == key { return current }
-        // `decodeIfPresent` asks three times for one field.
-        if let current, spellings[current] == key { return current }
-        if let known = indexes[key] {
-            current = known
-            next = known + 1
-            return known
+        let current = state.pointee.current
+        if current >= 0, state.pointee.spellings[current] == key { return current }
+        var found = state.pointee.indexes[key] ?? -1
+        if found < 0 {
+            found = schema.index(of: wireName(key)) ?? -1
+            guard found >= 0 else {
+                state.pointee.current = -1
+                return -1
+            }
+            state.pointee.indexes[key] = found
+            state.pointee.spellings[found] = key
         }
-        guard let found = schema.index(of: wireName(key)) else {
-            current = nil
-            return nil
-        }
-        indexes[key] = found
-        spellings[found] = key
-        current = found
-        next = found + 1
+        state.pointee.current = found
+        state.pointee.next = found + 1
         return found
     }
 
-    func cell(_ key: any CodingKey) -> Cell {
-        guard let index = index(key.stringValue) else { return .null }
-        return batch.cells[row * schema.fields.count + index]
+    @inline(__always)
+    func cell(_ key: some CodingKey) -> Cell {
+        let index = index(key.stringValue)
+        return index < 0 ? .null : state.pointee.batch.cells[state.pointee.firstCell + index]
     }
 
     func missing(_ key: any CodingKey) -> RecordError { RecordError(field: wireName(key.stringValue), "it is missing") }
 
-    func int64(_ key: any CodingKey) throws -> Int64 {
+    func int64(_ key: some CodingKey) throws -> Int64 {
         switch cell(key) {
         case .int64(let value): return value
         case .null: throw missing(key)
@@ -106,7 +172,7 @@ private final class RowDecoder: Decoder {
         }
     }
 
-    func integer<I: FixedWidthInteger>(_ key: any CodingKey) throws -> I {
+    func integer<I: FixedWidthInteger>(_ key: some CodingKey) throws -> I {
         let value = try int64(key)
         guard let narrow = I(exactly: value) else {
             throw RecordError(field: currentName, "\(value) is out of the range of \(I.self)")
@@ -114,7 +180,7 @@ private final class RowDecoder: Decoder {
         return narrow
     }
 
-    func double(_ key: any CodingKey) throws -> Double {
+    func double(_ key: some CodingKey) throws -> Double {
         switch cell(key) {
         case .float64(let value): return value
         case .null: throw missing(key)
@@ -122,7 +188,7 @@ private final class RowDecoder: Decoder {
         }
     }
 
-    func float(_ key: any CodingKey) throws -> Float {
+    func float(_ key: some CodingKey) throws -> Float {
         let value = try double(key)
         guard let narrow = Numbers.float(value) else {
             throw RecordError(field: currentName, "\(value) is out of the range of Float")
@@ -130,7 +196,7 @@ private final class RowDecoder: Decoder {
         return narrow
     }
 
-    func bool(_ key: any CodingKey) throws -> Bool {
+    func bool(_ key: some CodingKey) throws -> Bool {
         switch cell(key) {
         case .bool(let value): return value
         case .null: throw missing(key)
@@ -138,27 +204,28 @@ private final class RowDecoder: Decoder {
         }
     }
 
-    func string(_ key: any CodingKey) throws -> String {
+    func string(_ key: some CodingKey) throws -> String {
         switch cell(key) {
-        case .text(let start, let count): return batch.string(start: start, count: count)
+        case .text(let start, let count): return state.pointee.batch.string(start: start, count: count)
         case .null: throw missing(key)
         default: throw RecordError(field: currentName, "a string expected")
         }
     }
 
-    func value<T: Decodable>(_ type: T.Type, _ key: any CodingKey) throws -> T {
+    func value<T: Decodable>(_ type: T.Type, _ key: some CodingKey) throws -> T {
         let cell = cell(key)
         if type == EventTime.self {
             guard case .time(let micros) = cell else { throw missing(key) }
-            return EventTime(microseconds: micros) as! T
+            return unsafeBitCast(EventTime(microseconds: micros), to: T.self)
         }
-        guard let index = current else { throw missing(key) }
+        let index = state.pointee.current
+        guard index >= 0 else { throw missing(key) }
         if schema.fields[index].type == .json {
             guard case .text(let start, let count) = cell else {
                 // Absent: what an Optional that is decoded by name takes.
                 return try T(from: JSONTreeDecoder(.null, codingPath: [key]))
             }
-            let tree = try batch.withText(start: start, count: count) { try JSONTreeParser.parse($0) }
+            let tree = try state.pointee.batch.withText(start: start, count: count) { try JSONTreeParser.parse($0) }
             return try JSONTreeDecoder(tree, codingPath: [key]).unbox(type)
         }
         return try T(from: CellDecoder(row: self, cell: cell, key: key))
@@ -228,7 +295,7 @@ private struct CellDecoder: Decoder, SingleValueDecodingContainer {
         throw cell == .null ? row.missing(key) : RecordError(field: row.currentName, "true or false expected")
     }
     func decode(_: String.Type) throws -> String {
-        if case .text(let start, let count) = cell { return row.batch.string(start: start, count: count) }
+        if case .text(let start, let count) = cell { return row.state.pointee.batch.string(start: start, count: count) }
         throw cell == .null ? row.missing(key) : RecordError(field: row.currentName, "a string expected")
     }
     func decode(_: Double.Type) throws -> Double {

@@ -181,8 +181,10 @@ import WeirTesting
     /// What builds before version 2 wrote is read, and takes more rows.
     @Test func leavesOfVersion1AreRead() throws {
         let old: [UInt8] = [
-            1, 1, 5, 0, 3, 0, 0, 0, 1, 4, 20, 0, 0, 0, 1, 114, 8, 137, 253, 68, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 137, 109, 134, 1, 5, 0, 10, 0, 0,
-            0, 1, 112, 0, 1, 0, 0, 0, 50, 51, 49, 1, 0, 8, 0, 0, 0, 241, 214, 250, 127, 0, 0, 0, 0, 1, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3,
+            1, 1, 5, 0, 3, 0, 0, 0, 1, 4, 20, 0, 0, 0, 1, 114, 8, 137, 253, 68, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 137, 109, 134, 1, 5, 0, 10, 0,
+            0,
+            0, 1, 112, 0, 1, 0, 0, 0, 50, 51, 49, 1, 0, 8, 0, 0, 0, 241, 214, 250, 127, 0, 0, 0, 0, 1, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+            0, 3,
             2, 15, 0, 0, 0, 2, 198, 0, 0, 0, 0, 0, 0, 0, 238, 6, 0, 0, 191, 2,
         ]
         let catalog = try Self.catalog()
@@ -193,13 +195,17 @@ import WeirTesting
         for row in 0..<3 { rows.append(batch, view: 1, row: row) }
         let nodes = MemoryNodes()
         old.withUnsafeBytes { nodes.put(.whole, $0) }
-        #expect(try LeafView(nodes.seek(.whole)!.bytes, columns: view.plan.columns).rows(columns: view.plan.columns).encodedLeaf() == rows.sorted().encodedLeaf())
+        #expect(
+            try LeafView(nodes.seek(.whole)!.bytes, columns: view.plan.columns).rows(columns: view.plan.columns).encodedLeaf()
+                == rows.sorted().encodedLeaf())
         var later = EventRows(columns: view.plan.columns)
         later.append(rows, row: 0)
         later.times[0] += 1_000_000_000_000
         try TimeTree(view: view, nodes: nodes).insert(later)
         rows.append(later, row: 0)
-        #expect(try LeafView(nodes.seek(.whole)!.bytes, columns: view.plan.columns).rows(columns: view.plan.columns).encodedLeaf() == rows.sorted().encodedLeaf())
+        #expect(
+            try LeafView(nodes.seek(.whole)!.bytes, columns: view.plan.columns).rows(columns: view.plan.columns).encodedLeaf()
+                == rows.sorted().encodedLeaf())
     }
 
     /// Rows that come one after another are put behind a stored leaf's columns as they are where they fit: it holds what one does that
@@ -227,7 +233,8 @@ import WeirTesting
                     if round % 3 == 0, Int.random(in: 0..<40, using: &random) == 0 { time += 1 }
                     var row = EventRows(columns: columns)
                     row.times = [time]
-                    row.ids.append(text: round % 2 == 0 ? "id-\(1_000 + all.count + rows.count)" : "\(Int.random(in: 0...999_999, using: &random))")
+                    row.ids.append(
+                        text: round % 2 == 0 ? "id-\(1_000 + all.count + rows.count)" : "\(Int.random(in: 0...999_999, using: &random))")
                     row.tags = [round % 4 == 0 ? UInt32.random(in: 0...9, using: &random) : 0]
                     row.filterBitSets = [round % 5 == 0 ? UInt64.random(in: 0...3, using: &random) << 40 : 0]
                     for column in columns.indices {

@@ -89,7 +89,9 @@ private struct Builder {
         try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(atPath: directory) }
         // One entity has most of the rows, some keys are prefixes of others or long, some rows have no key in any view.
-        let customers: [String?] = ["a", "ab", "b", "", String(repeating: "k", count: 40) + "1", String(repeating: "k", count: 40) + "2", nil]
+        let customers: [String?] = [
+            "a", "ab", "b", "", String(repeating: "k", count: 40) + "1", String(repeating: "k", count: 40) + "2", nil,
+        ]
         func row(_ number: Int) -> Row {
             Row(
                 id: number, customer: Bool.random(using: &random) ? "a" : customers.randomElement(using: &random)!,
@@ -156,7 +158,9 @@ private struct Builder {
                 let end = start + Int64.random(in: 0...2_000, using: &random) * 1_000_000
                 let by: Int64? = Bool.random(using: &random) ? nil : Int64.random(in: 0...Int64(step), using: &random)
                 let isCustomer = Bool.random(using: &random)
-                let key = isCustomer ? (customers.randomElement(using: &random)! ?? "nobody") : ["1", "2", "30", "4"].randomElement(using: &random)!
+                let key =
+                    isCustomer
+                    ? (customers.randomElement(using: &random)! ?? "nobody") : ["1", "2", "30", "4"].randomElement(using: &random)!
                 let view = catalog.views[isCustomer ? 0 : 1]
                 let rows = try reader.rows(of: view, key: key, from: start, to: end, ingestedBy: by)
                 let wanted = accepted.filter { row in
@@ -187,7 +191,8 @@ private struct Builder {
             for step in 0..<20 {
                 let some = Array(rows[step * 10..<step * 10 + 10])
                 _ = try writer.commit(
-                    [IncomingBatch(batch: Self.batch(catalog.streams[0], some), source: source, nextOffset: Int64(step), ingestTime: 0)], now: 0)
+                    [IncomingBatch(batch: Self.batch(catalog.streams[0], some), source: source, nextOffset: Int64(step), ingestTime: 0)],
+                    now: 0)
             }
             for _ in 0..<200 where try HistoryReader(directory: directory, catalog: catalog).segmentCount(stream: "sales") == 0 {
                 _ = try writer.tick(now: 0)

@@ -8,7 +8,7 @@ import Support
 guard let path = option("out") else { throw BenchmarkFailure("--out FILE is missing") }
 let events = Int(option("events") ?? "") ?? 10_000_000
 let customers = Int(option("customers") ?? "") ?? 100_000
-let days = Int(option("days") ?? "") ?? 56
+let days = Int(option("days") ?? "") ?? 35
 var random = SplitMix64(seed: UInt64(option("seed") ?? "") ?? 1)
 let start: UInt64 = 1_767_225_600_000  // 2026-01-01T00:00:00Z
 let span = UInt64(days) * 86_400_000
