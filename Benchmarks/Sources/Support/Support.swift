@@ -6,6 +6,13 @@ public struct Usage: Sendable {
     public var cpuSeconds: Double
     public var peakBytes: Int
     public var output: String
+
+    public init(wallSeconds: Double, cpuSeconds: Double, peakBytes: Int, output: String) {
+        self.wallSeconds = wallSeconds
+        self.cpuSeconds = cpuSeconds
+        self.peakBytes = peakBytes
+        self.output = output
+    }
 }
 
 public struct BenchmarkFailure: Error, CustomStringConvertible {
