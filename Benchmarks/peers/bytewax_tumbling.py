@@ -28,7 +28,8 @@ def parse(line):
 
 
 path, batch = sys.argv[1], int(sys.argv[2])
-clock = EventClock(ts_getter=lambda order: datetime.fromtimestamp(order[0] / 1000, timezone.utc), wait_for_system_duration=timedelta(seconds=5))
+clock = EventClock(ts_getter=lambda order: datetime.fromtimestamp(order[0] / 1000, timezone.utc),
+                   wait_for_system_duration=timedelta(seconds=5))
 windower = TumblingWindower(align_to=datetime(2026, 1, 1, tzinfo=timezone.utc), length=timedelta(hours=1))
 flow = Dataflow("orders")
 lines = op.input("lines", flow, FileSource(path, batch_size=batch))

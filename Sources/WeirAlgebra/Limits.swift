@@ -38,6 +38,8 @@ public enum Limits {
     public static let segmentRows = 131_072
     /// Windows that a view's closer remembers to be open, so that it need not ask for them with every event.
     public static let openWindowsRemembered = 65_536
+    /// Events of open windows that a view's closer keeps in memory; those of others it reads from the history when they close.
+    public static let openWindowRowsMax = 131_072
     /// Connections to the lookups' port.
     public static let connectionsMax = 10_000
     /// Arguments of a command, bytes of one of them, and of all.

@@ -160,6 +160,14 @@ public struct ColumnBuffer: Sendable {
         }
     }
 
+    /// Gives the last row another text.
+    package mutating func replaceLast(_ text: UnsafeRawBufferPointer) {
+        let start = textRange(count - 1).lowerBound
+        textBytes.removeLast(textBytes.count - start)
+        textBytes.append(contentsOf: text)
+        textEnds[count - 1] = textBytes.count
+    }
+
     package mutating func removeAll() {
         int64s.removeAll(keepingCapacity: true)
         float64s.removeAll(keepingCapacity: true)

@@ -55,7 +55,9 @@ package struct Arbiter: Sendable {
             // A source holds the watermark back again once it is heard of.
             for (source, watermark) in stored.sources { watermarks.add(source, watermark: watermark, isIdle: true) }
             let closers = stream.views.enumerated().compactMap { position, plan in
-                WindowCloser(views.first { $0.plan === plan }!).map { (position, $0, WindowCloser.KnownWindows()) }
+                WindowCloser(views.first { $0.plan === plan }!).map {
+                    (position, $0, WindowCloser.KnownWindows(latestBefore: stored.latestEventTime))
+                }
             }
             let updates = stream.views.enumerated().compactMap { position, plan in
                 plan.updatesTopic.map { (position, views.first { $0.plan === plan }!, $0, Set<String>()) }
@@ -149,7 +151,9 @@ package struct Arbiter: Sendable {
                 guard !keys.isNull(row) else { continue }
                 let key = keys.withText(row) { String(decoding: $0, as: UTF8.self) }
                 let result = try state.closers[index].closer.add(
-                    time: time, key: key, watermark: state.watermarks.combined, known: state.closers[index].known, in: transaction)
+                    WindowCloser.ClosableEvent(
+                        batch: batch, position: state.closers[index].position, row: row, sequence: lastSequence, hasID: state.plan.hasIDs),
+                    key: key, watermark: state.watermarks.combined, known: state.closers[index].known, in: transaction)
                 lateWindows += result.lateWindows
                 if result.isLate { lateForAll += 1 }
                 if let due = result.due { state.nextDue = min(state.nextDue ?? .max, due) }
@@ -227,8 +231,10 @@ package struct Arbiter: Sendable {
     private static func closeDue(_ state: inout StreamState, in transaction: some HistoryTransaction) throws {
         guard let due = state.nextDue, let watermark = state.watermarks.combined, due <= watermark else { return }
         state.nextDue = nil
-        for (_, closer, _) in state.closers {
-            if let next = try closer.close(at: watermark, in: transaction) { state.nextDue = min(state.nextDue ?? .max, next) }
+        for (_, closer, known) in state.closers {
+            if let next = try closer.close(at: watermark, known: known, in: transaction) {
+                state.nextDue = min(state.nextDue ?? .max, next)
+            }
         }
     }
 

@@ -18,8 +18,9 @@ struct WindowCloser: Sendable {
         WindowSeries(view: runtime.plan.name, window: runtime.plan.windows[window].signature)
     }
 
-    /// Windows that are known to be open and stored: an event that falls into one changes nothing but its values. A cache, shared by
-    /// the arbiter's copies: a transaction that fails must clear it.
+    /// Windows that are known to be open and stored, with their events where this process has seen them all: an event that falls into
+    /// one changes nothing but its values, and closing one need not ask the history. A cache, shared by the arbiter's copies: a
+    /// transaction that fails must clear it.
     final class KnownWindows: @unchecked Sendable {
         // Belongs to the arbiter's thread.
         fileprivate struct Window: Hashable {
@@ -27,13 +28,63 @@ struct WindowCloser: Sendable {
             var start: Int64
             var key: String
         }
-        fileprivate var windows: Set<Window> = []
+        private var windows: [Window: EventRows?] = [:]
+        private var rows = 0
+        /// The latest event time of the history when this process began: it has seen all events of windows that begin later.
+        fileprivate let latestBefore: Int64?
 
-        func forget() { windows = [] }
+        init(latestBefore: Int64?) { self.latestBefore = latestBefore }
 
-        fileprivate func insert(_ window: Window) {
-            if windows.count >= Limits.openWindowsRemembered { windows.removeAll(keepingCapacity: true) }
-            windows.insert(window)
+        func forget() {
+            windows = [:]
+            rows = 0
+        }
+
+        /// Remembers an open window.
+        ///
+        /// - Parameter rows: its events so far; nil where they are not all known.
+        fileprivate func insert(_ window: Window, rows new: EventRows?) {
+            if windows.count >= Limits.openWindowsRemembered { forget() }
+            rows += new?.count ?? 0
+            windows.updateValue(new, forKey: window)
+        }
+
+        /// Adds an event to a window that is known; false for one that is not.
+        fileprivate func add(_ event: ClosableEvent, to window: Window) -> Bool {
+            guard let index = windows.index(forKey: window) else { return false }
+            guard windows.values[index] != nil else { return true }
+            if rows >= Limits.openWindowRowsMax {
+                // The history has them.
+                for index in windows.indices { windows.values[index] = nil as EventRows? }
+                rows = 0
+                return true
+            }
+            event.append(to: &windows.values[index]!)
+            rows += 1
+            return true
+        }
+
+        /// Forgets a window that closes; its events, where they are known.
+        fileprivate func take(_ window: Window) -> EventRows? {
+            guard let known = windows.removeValue(forKey: window), let taken = known else { return nil }
+            rows -= taken.count
+            return taken
+        }
+    }
+
+    /// An accepted event, as a view sees it.
+    struct ClosableEvent {
+        let batch: PreparedBatch
+        /// The view's place among the stream's.
+        let position: Int
+        let row: Int
+        let sequence: Int64
+        let hasID: Bool
+
+        fileprivate func append(to rows: inout EventRows) {
+            rows.append(batch, view: position, row: row)
+            // An event without id has its number as id; the batch gets that when all of it is taken.
+            if !hasID { withUnsafeBytes(of: sequence.bigEndian) { rows.ids.replaceLast($0) } }
         }
     }
 
@@ -50,8 +101,9 @@ struct WindowCloser: Sendable {
 
     /// An event was accepted.
     func add(
-        time: Int64, key: String, watermark: Int64?, known: KnownWindows, in transaction: some HistoryTransaction
+        _ event: ClosableEvent, key: String, watermark: Int64?, known: KnownWindows, in transaction: some HistoryTransaction
     ) throws -> Added {
+        let time = event.batch.times[event.row]
         var added = Added()
         var windows = 0
         var frozen = 0
@@ -63,7 +115,7 @@ struct WindowCloser: Sendable {
                 : try runtime.plan.windows[window].windows(containing: EventTime(microseconds: time)).compactMap { bounds in
                     let due = sum(bounds.upperBound, policy.allowedLateness)
                     if policy.emits == .final, due > watermark ?? .min,
-                        known.windows.contains(.init(number: window, start: bounds.lowerBound, key: key))
+                        known.add(event, to: .init(number: window, start: bounds.lowerBound, key: key))
                     {
                         windows += 1
                         added.due = min(added.due ?? .max, due)
@@ -90,7 +142,15 @@ struct WindowCloser: Sendable {
                     try emit(window, record, values, in: transaction)
                 } else {
                     added.due = min(added.due ?? .max, record.due)
-                    if !isSession { known.insert(.init(number: window, start: record.start, key: key)) }
+                    if !isSession, policy.emits == .final {
+                        var rows: EventRows?
+                        if !item.isStored, record.start > known.latestBefore ?? .min {
+                            // Its first event.
+                            rows = EventRows(columns: runtime.plan.columns)
+                            event.append(to: &rows!)
+                        }
+                        known.insert(.init(number: window, start: record.start, key: key), rows: rows)
+                    }
                     if policy.emits == .updates { try emit(window, record, try values(window, record, in: transaction), in: transaction) }
                 }
             }
@@ -155,7 +215,7 @@ struct WindowCloser: Sendable {
     private static let windowsAtOnce = 1_024
 
     /// Closes what is due. Returns when the next window is.
-    func close(at watermark: Int64, in transaction: some HistoryTransaction) throws -> Int64? {
+    func close(at watermark: Int64, known: KnownWindows, in transaction: some HistoryTransaction) throws -> Int64? {
         var next: Int64?
         for window in policy.windows {
             let series = series(window)
@@ -165,7 +225,8 @@ struct WindowCloser: Sendable {
                     record.isOpen = false
                     record.revision += 1
                     try transaction.put(record, series)
-                    let values = try values(window, record, in: transaction)
+                    let rows = known.take(.init(number: window, start: record.start, key: record.key))
+                    let values = try values(window, record, rows: rows?.sorted(), in: transaction)
                     try transaction.writeClosed(record, series, values: values)
                     if policy.emits == .final { try emit(window, record, values, in: transaction) }
                 }
@@ -178,11 +239,14 @@ struct WindowCloser: Sendable {
 
     // MARK: Values
 
-    private func values(_ window: Int, _ record: WindowRecord, in transaction: some HistoryTransaction) throws -> String {
+    /// - Parameter rows: the window's events, in order; nil reads them from the history.
+    private func values(
+        _ window: Int, _ record: WindowRecord, rows: EventRows? = nil, in transaction: some HistoryTransaction
+    ) throws -> String {
         let definition = runtime.plan.windows[window]
         // Behind a session's last event there is none of its own.
         let end = definition.kind == .session ? record.end - (definition.length ?? 0) + 1 : record.end
-        let rows = try transaction.rows(of: runtime.plan, key: record.key, from: record.start, to: end)
+        let rows = try rows ?? transaction.rows(of: runtime.plan, key: record.key, from: record.start, to: end)
         let values = try runtime.closedValues(window: window, rows: rows, at: EventTime(microseconds: record.end))
         return "{" + values.map { "\"\($0.name)\":\($0.value.json)" }.joined(separator: ",") + "}"
     }
