@@ -33,6 +33,7 @@ let package = Package(
         .package(url: "https://github.com/hummingbird-project/hummingbird.git", from: "2.28.0"),
     ],
     targets: [
+        .systemLibrary(name: "CMalloc"),
         .systemLibrary(name: "CLMDB", providers: [.apt(["liblmdb-dev"]), .brew(["lmdb"])]),
         .systemLibrary(
             name: "CRdKafka", pkgConfig: "rdkafka", providers: [.apt(["librdkafka-dev"]), .brew(["librdkafka"])]),
@@ -73,7 +74,7 @@ let package = Package(
             "Weir",
             [
                 "WeirDefinitions", "WeirEngine", "WeirOnlineStore", "WeirHistory", "WeirSources", "WeirPipeline",
-                "WeirLookup", "WeirTraining", "WeirServer",
+                "WeirLookup", "WeirTraining", "WeirServer", "CMalloc",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ]),

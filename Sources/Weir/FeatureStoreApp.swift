@@ -1,4 +1,5 @@
 import ArgumentParser
+import CMalloc
 import Synchronization
 import WeirDefinitions
 
@@ -17,6 +18,7 @@ public protocol FeatureStoreApp {
 extension FeatureStoreApp {
     /// Checks the definitions, then runs the command that the arguments name.
     public static func main() {
+        weir_one_heap()
         do {
             let plan = try CatalogPlan(Self().catalog)
             App.catalog.withLock { $0 = plan }
