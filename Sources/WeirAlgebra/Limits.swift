@@ -26,16 +26,16 @@ public enum Limits {
     /// `maxAhead`.
     public static let watermarkAheadMax: Int64 = 86_400_000_000
     /// Events that wait for the history until their sources wait too (and one batch more).
-    public static let queuedEventsMax = 32_768
+    public static let queuedEventsMax = 24_576
     /// Rows (an event is one in each view) that wait for a shard until the history waits too.
     public static let queuedRowsMax = 65_536
     /// Events below which a transaction of the history takes a further batch.
-    public static let eventsPerTransactionMax = 32_768
+    public static let eventsPerTransactionMax = 24_576
     /// Rows (an event is one in each view) below which a transaction of a shard takes a further batch. Each may make a page of LMDB's
     /// dirty, which stays in memory until the commit.
     public static let rowsPerShardTransactionMax = 32_768
     /// Rows of a stream's log from which on its end is put in the order of entities, and of each such segment.
-    public static let segmentRows = 131_072
+    public static let segmentRows = 65_536
     /// Windows that a view's closer remembers to be open, so that it need not ask for them with every event.
     public static let openWindowsRemembered = 65_536
     /// Events of open windows that a view's closer keeps in memory; those of others it reads from the history when they close.

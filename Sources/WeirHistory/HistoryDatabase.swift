@@ -24,7 +24,7 @@ package enum HistoryDatabase {
         configuration.prepareDatabase { db in
             try db.execute(sql: "PRAGMA journal_mode = WAL")
             try db.execute(sql: "PRAGMA synchronous = \(isSynced ? "FULL" : "OFF")")
-            try db.execute(sql: "PRAGMA cache_size = -49152")
+            try db.execute(sql: "PRAGMA cache_size = -16384")
             try db.execute(sql: "PRAGMA wal_autocheckpoint = 4000")
         }
         let queue = try open(path(in: directory), configuration)

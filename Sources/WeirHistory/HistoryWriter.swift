@@ -78,7 +78,7 @@ package final class HistoryWriter {
 
     /// Begins to make a segment of the log that has most rows in none; waits where that falls behind.
     private func cutSegments() throws {
-        let isBehind = tails.values.contains { $0.rows >= 4 * segmentRows }
+        let isBehind = tails.values.contains { $0.rows >= 2 * segmentRows }
         if finished == nil { finished = try segments.take(waits: isBehind) }
         guard finished == nil, segments.isIdle, let (stream, tail) = tails.max(by: { $0.value.rows < $1.value.rows }),
             tail.rows >= segmentRows

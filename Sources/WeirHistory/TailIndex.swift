@@ -80,7 +80,7 @@ struct HashChains {
     }
 
     mutating func insert(_ hash: UInt64, row: Int) {
-        if entries.count * 2 >= table.count { rebuild(entries.map { ($0.hash, $0.row) }, capacity: table.count * 4) }
+        if entries.count * 2 >= table.count { rebuild(entries.map { ($0.hash, $0.row) }, capacity: table.count * 2) }
         let slot = slot(hash)
         entries.append(Entry(hash: hash, row: Int32(row), next: table[slot]))
         table[slot] = Int32(entries.count - 1)
