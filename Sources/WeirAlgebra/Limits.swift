@@ -20,6 +20,10 @@ public enum Limits {
     public static let sessionsMax = 1_000_000
     /// Events that one leaf of an entity's time tree holds before it splits (one microsecond's events stay together).
     public static let leafRowsMax = 128
+    /// Events that an entity's head record holds before they go into its time tree.
+    public static let headRowsMax = 64
+    /// Bytes of a head record: LMDB keeps longer ones in pages of their own.
+    public static let headBytesMax = 1_900
     /// Hopping windows that one event is in, where a view has its closed windows written down.
     public static let windowsPerEventMax: Int64 = 1_000
     /// Microseconds that an event may be ahead of its ingest time and still move its stream's watermark, where the stream declares no
@@ -36,6 +40,8 @@ public enum Limits {
     public static let rowsPerShardTransactionMax = 32_768
     /// Rows of a stream's log from which on its end is put in the order of entities, and of each such segment.
     public static let segmentRows = 65_536
+    /// Bytes of texts in such a segment: one of large rows has fewer.
+    public static let segmentBytesMax = 32 << 20
     /// Windows that a view's closer remembers to be open, so that it need not ask for them with every event.
     public static let openWindowsRemembered = 65_536
     /// Events of open windows that a view's closer keeps in memory; those of others it reads from the history when they close.

@@ -184,17 +184,36 @@ public struct ColumnBuffer: Sendable {
             return
         }
         switch type {
-        case .int64, .bool: for row in rows { int64s.append(other.int64s[row]) }
-        case .float64: for row in rows { float64s.append(other.float64s[row]) }
-        case .text:
-            other.textBytes.withUnsafeBytes { bytes in
-                for row in rows {
-                    textBytes.append(contentsOf: UnsafeRawBufferPointer(rebasing: bytes[other.textRange(row)]))
-                    textEnds.append(textBytes.count)
+        case .int64, .bool: int64s.append(other.int64s, rows: rows)
+        case .float64: float64s.append(other.float64s, rows: rows)
+        case .text: appendTexts(other, rows)
+        }
+        count += rows.count
+    }
+
+    private mutating func appendTexts(_ other: ColumnBuffer, _ rows: [Int]) {
+        other.textEnds.withUnsafeBufferPointer { ends in
+            func start(_ row: Int) -> Int { row == 0 ? 0 : ends[row - 1] }
+            let first = textBytes.count
+            var end = first
+            textEnds.append(
+                contentsOf: rows.lazy.map { row in
+                    end += ends[row] - start(row)
+                    return end
+                })
+            textBytes.append(contentsOf: repeatElement(0, count: end - first))
+            textBytes.withUnsafeMutableBytes { target in
+                other.textBytes.withUnsafeBytes { source in
+                    var position = first
+                    for row in rows {
+                        let length = ends[row] - start(row)
+                        if length == 0 { continue }
+                        (target.baseAddress! + position).copyMemory(from: source.baseAddress! + start(row), byteCount: length)
+                        position += length
+                    }
                 }
             }
         }
-        count += rows.count
     }
 
     /// Appends all rows of another column of the same type.
@@ -229,6 +248,13 @@ public struct ColumnBuffer: Sendable {
     }
 
     @inlinable package func textRange(_ row: Int) -> Range<Int> { (row == 0 ? 0 : textEnds[row - 1])..<textEnds[row] }
+}
+
+extension Array {
+    /// Appends some elements of another array, in the order of `rows`.
+    @inlinable package mutating func append(_ other: [Element], rows: [Int]) {
+        other.withUnsafeBufferPointer { other in append(contentsOf: rows.lazy.map { other[$0] }) }
+    }
 }
 
 /// Reads one property of an event into a column.

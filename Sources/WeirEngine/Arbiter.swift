@@ -180,7 +180,7 @@ package struct Arbiter: Sendable {
         summary.duplicates += duplicates
         summary.deadLetters += letters.count
         summary.lastSequence = lastSequence
-        return AcceptedBatch(batch: batch, rows: rows)
+        return AcceptedBatch(batch: batch, rows: rows, firstSequence: sequences.first ?? 0)
     }
 
     /// Writes the updates of the entities that have changed, for their topics: once a transaction, when all its batches are taken.

@@ -50,7 +50,7 @@ extension ShardEngine {
                         let rows = (0..<batch.count).filter { batch.records.rows[batch.recordRows[$0]].offset > state.appliedSequence }
                         guard !rows.isEmpty else { continue }
                         let work = self.works(
-                            [AcceptedBatch(batch: batch, rows: rows)], shards: states.count, sequence: end,
+                            [AcceptedBatch(batch: batch, rows: rows, firstSequence: 0)], shards: states.count, sequence: end,
                             latestEventTime: latestEventTime, watermarks: [])[shard]
                         works[shard].slices += work.slices
                     }

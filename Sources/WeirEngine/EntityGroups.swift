@@ -25,8 +25,9 @@ struct EntityGroups {
 
     /// Adds events of a batch, as view number `view` of its stream sees them.
     mutating func add(_ entries: [ShardSlice.Entry], of batch: PreparedBatch, view: Int) {
-        events.append(batch, view: view, entries: entries)
+        events.append(batch, view: view, rows: entries.map(\.row))
         let keys = batch.views[view].keys
+        next.reserveCapacity(next.count + entries.count)
         keys.textBytes.withUnsafeBytes { bytes in
             for entry in entries {
                 add(UnsafeRawBufferPointer(rebasing: bytes[keys.textRange(entry.row)]), hash: entry.keyHash)
@@ -50,12 +51,9 @@ struct EntityGroups {
             slot = (slot + 1) & mask
         }
         table[slot] = Int32(groups.count)
-        var prefix: UInt64 = 0
-        for byte in key.prefix(8) { prefix = prefix << 8 | UInt64(byte) }
-        if key.count < 8 { prefix <<= UInt64(8 * (8 - key.count)) }
         let start = keyBytes.count
         keyBytes.append(contentsOf: key)
-        groups.append(Group(hash: hash, key: start..<keyBytes.count, prefix: prefix, first: event, last: event))
+        groups.append(Group(hash: hash, key: start..<keyBytes.count, prefix: firstBytes(key), first: event, last: event))
     }
 
     private func isEqual(_ range: Range<Int>, _ key: UnsafeRawBufferPointer) -> Bool {
@@ -78,37 +76,62 @@ struct EntityGroups {
     func forEach(_ body: (UnsafeRawBufferPointer, EventRows, Range<Int>) throws -> Void) rethrows {
         try keyBytes.withUnsafeBytes { bytes in
             func key(_ group: Group) -> UnsafeRawBufferPointer { UnsafeRawBufferPointer(rebasing: bytes[group.key]) }
-            let sorted = groups.sorted { a, b in
-                if a.key.count != b.key.count { return a.key.count < b.key.count }
-                if a.prefix != b.prefix { return a.prefix < b.prefix }
-                return compareBytes(key(a), key(b)) < 0
-            }
+            let sorted = sortedGroups(bytes)
             var order: [Int] = []
             order.reserveCapacity(next.count)
-            for group in sorted {
+            var ends: [Int] = []
+            ends.reserveCapacity(sorted.count)
+            for number in sorted {
                 let start = order.count
                 var isOrdered = true
-                var event = group.first
+                var event = groups[Int(number)].first
                 while event >= 0 {
                     if order.count > start, !events.precedes(order[order.count - 1], Int(event)) { isOrdered = false }
                     order.append(Int(event))
                     event = next[Int(event)]
                 }
                 if !isOrdered { order[start...].sort(by: events.precedes) }
+                ends.append(order.count)
             }
             var rows = EventRows(like: events)
             rows.append(events, rows: order)
             var start = 0
-            var position = 0
-            for group in sorted {
-                var event = group.first
-                while event >= 0 {
-                    position += 1
-                    event = next[Int(event)]
-                }
-                try body(key(group), rows, start..<position)
-                start = position
+            for (position, number) in sorted.enumerated() {
+                try body(key(groups[Int(number)]), rows, start..<ends[position])
+                start = ends[position]
             }
         }
+    }
+
+    /// The groups' numbers in the order of their keys: a radix sort by length and first bytes, then comparisons where these are equal.
+    private func sortedGroups(_ bytes: UnsafeRawBufferPointer) -> [Int32] {
+        struct Item {
+            var prefix: UInt64
+            var length: UInt16
+            var number: Int32
+        }
+        var items = groups.enumerated().map { number, group in
+            Item(prefix: group.prefix, length: UInt16(truncatingIfNeeded: group.key.count), number: Int32(number))
+        }
+        var scratch = items
+        for byte in 0..<8 { radixPass(&items, &scratch) { UInt8(truncatingIfNeeded: $0.prefix >> UInt64(8 * byte)) } }
+        for byte in 0..<2 { radixPass(&items, &scratch) { UInt8(truncatingIfNeeded: $0.length >> UInt16(8 * byte)) } }
+        // Runs of long keys that begin alike.
+        var start = 0
+        while start < items.count {
+            var end = start + 1
+            if items[start].length > 8 {
+                while end < items.count, items[end].length == items[start].length, items[end].prefix == items[start].prefix { end += 1 }
+                if end - start > 1 {
+                    items[start..<end].sort {
+                        compareBytes(
+                            UnsafeRawBufferPointer(rebasing: bytes[groups[Int($0.number)].key]),
+                            UnsafeRawBufferPointer(rebasing: bytes[groups[Int($1.number)].key])) < 0
+                    }
+                }
+            }
+            start = end
+        }
+        return items.map(\.number)
     }
 }

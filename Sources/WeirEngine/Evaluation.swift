@@ -28,9 +28,10 @@ package struct Evaluation: Sendable {
 }
 
 extension ViewRuntime {
-    /// The time of a leaf's first event; nil for a tile.
+    /// The time of a leaf's or head record's first event; nil for a tile.
     package func firstTime(ofNode bytes: UnsafeRawBufferPointer) throws(FormatError) -> Int64? {
         guard bytes.first != nodeKindTile else { return nil }
+        if bytes.first == nodeKindHead { return try HeadView(bytes, columns: plan.columns).leaf?.time(0) }
         let leaf = try LeafView(bytes, columns: plan.columns)
         return leaf.count > 0 ? leaf.time(0) : nil
     }
@@ -49,6 +50,13 @@ extension ViewRuntime {
         return last < horizon && !plan.hasLifetimeWindow ? .drop : .part
     }
 
+    /// Whether a head record stays as it is when events before `horizon` go.
+    package func keepsHead(_ bytes: UnsafeRawBufferPointer, after horizon: Int64) throws(FormatError) -> Bool {
+        // One without events says that there is a tree, which may have gone.
+        guard let leaf = try HeadView(bytes, columns: plan.columns).leaf else { return false }
+        return leaf.time(0) >= horizon
+    }
+
     /// The values of an entity that has no events, or no key.
     package func emptyEvaluation(asOf: AsOf) throws -> Evaluation {
         var evaluation = try evaluate(RowsTimeline(rows: EventRows(columns: plan.columns)), asOf: asOf, session: nil, keptFrom: .min)!
@@ -65,7 +73,7 @@ extension ViewRuntime {
     package func evaluate(
         nodes: some NodeReading, asOf: AsOf, session: EventRows?, keptFrom: Int64
     ) throws -> Evaluation? {
-        try evaluate(NodeTimeline(view: self, nodes: nodes), asOf: asOf, session: session, keptFrom: keptFrom)
+        try evaluate(try NodeTimeline(view: self, nodes: nodes), asOf: asOf, session: session, keptFrom: keptFrom)
     }
 
     /// From all rows of the entity that any window at this time can reach, in order.

@@ -92,19 +92,17 @@ package struct EventRows: RowAccess, Sendable {
     }
 
     /// Appends events of a prepared batch, as view number `view` of its stream sees them.
-    mutating func append(_ batch: PreparedBatch, view: Int, entries: [ShardSlice.Entry]) {
-        let rows = batch.views[view]
-        let hasTags = batch.views.count > 1
-        for entry in entries {
-            times.append(batch.times[entry.row])
-            tags.append(hasTags ? UInt32(truncatingIfNeeded: batch.keyHashes[entry.row]) : 0)
-            filterBitSets.append(rows.filterBits[entry.row])
+    mutating func append(_ batch: PreparedBatch, view: Int, rows: [Int]) {
+        let source = batch.views[view]
+        times.append(batch.times, rows: rows)
+        ids.append(batch.ids, rows: rows)
+        if batch.views.count > 1 {
+            tags.append(contentsOf: rows.lazy.map { UInt32(truncatingIfNeeded: batch.keyHashes[$0]) })
+        } else {
+            tags.append(contentsOf: repeatElement(0, count: rows.count))
         }
-        for entry in entries { ids.append(batch.ids, row: entry.row) }
-        for column in columns.indices {
-            let source = rows.columns[column]
-            for entry in entries { columns[column].append(source, row: entry.row) }
-        }
+        filterBitSets.append(source.filterBits, rows: rows)
+        for column in columns.indices { columns[column].append(source.columns[column], rows: rows) }
     }
 
     /// Sets rows that have times and columns alone.
@@ -125,11 +123,9 @@ package struct EventRows: RowAccess, Sendable {
 
     /// Appends the given rows of others, one after another.
     mutating func append(_ other: EventRows, rows: [Int]) {
-        for row in rows {
-            times.append(other.times[row])
-            tags.append(other.tags[row])
-            filterBitSets.append(other.filterBitSets[row])
-        }
+        times.append(other.times, rows: rows)
+        tags.append(other.tags, rows: rows)
+        filterBitSets.append(other.filterBitSets, rows: rows)
         ids.append(other.ids, rows: rows)
         for column in columns.indices { columns[column].append(other.columns[column], rows: rows) }
     }

@@ -73,6 +73,8 @@ package struct AcceptedBatch: Sendable {
     package var batch: PreparedBatch
     /// The accepted events, ascending.
     package var rows: [Int]
+    /// The number of the first one; the others follow it.
+    package var firstSequence: Int64
 }
 
 /// What one history transaction did.

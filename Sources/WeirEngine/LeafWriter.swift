@@ -7,13 +7,12 @@ extension EventRows {
     /// The stored form of these rows, which must be in order.
     package func encodedLeaf() -> [UInt8] {
         var writer = NodeWriter()
-        encodeLeaf(into: &writer)
+        encodeLeaf(0..<count, into: &writer)
         return Array(writer.bytes)
     }
 
-    package func encodeLeaf(into writer: inout NodeWriter) { encodeLeaf(0..<count, into: &writer) }
-
-    func encodeLeaf(_ range: Range<Int>, into writer: inout NodeWriter) {
+    /// Writes the stored form of some rows behind what the writer has.
+    package func encodeLeaf(_ range: Range<Int>, into writer: inout NodeWriter) {
         let first = range.lowerBound
         writer.beginLeaf(columns: columns.count, rows: range.count)
         writer.section { writer in writer.integers(range.count, isScaled: true) { times[first + $0] } }
@@ -25,8 +24,8 @@ extension EventRows {
 }
 
 extension LeafView {
-    /// Writes this leaf with rows behind its own, which all are earlier: columns are copied, not decoded, where the new values
-    /// fit into them as they are.
+    /// Writes this leaf with rows behind its own, which all are earlier, behind what the writer has: columns are copied, not
+    /// decoded, where the new values fit into them as they are.
     func append(_ rows: EventRows, _ range: Range<Int>, into writer: inout NodeWriter) {
         let new = range.count
         let first = range.lowerBound
@@ -75,7 +74,6 @@ struct SectionForm {
 
 extension NodeWriter {
     fileprivate mutating func beginLeaf(columns: Int, rows: Int) {
-        clear()
         write(nodeKindLeaf)
         write(leafVersion)
         write(UInt16(4 + columns))
@@ -341,16 +339,27 @@ extension NodeWriter {
         if range.count <= 256 {
             // Few rows: looking through the distinct texts costs less than hashing them.
             return column.textBytes.withUnsafeBytes { bytes in
+                // Of each distinct text: what equal ones have in common.
+                var marks: [UInt64] = []
                 for row in range {
                     let text = UnsafeRawBufferPointer(rebasing: bytes[column.textRange(row)])
-                    let known = distinct.lastIndex { other in
-                        let range = column.textRange(other)
-                        return range.count == text.count
-                            && compareBytes(UnsafeRawBufferPointer(rebasing: bytes[range]), text) == 0
+                    let mark = firstBytes(text) &+ UInt64(text.count)
+                    var known: Int?
+                    // The last one first: rows of row groups are sorted.
+                    var code = marks.count - 1
+                    while code >= 0 {
+                        if marks[code] == mark,
+                            compareBytes(UnsafeRawBufferPointer(rebasing: bytes[column.textRange(distinct[code])]), text) == 0
+                        {
+                            known = code
+                            break
+                        }
+                        code -= 1
                     }
                     codes.append(known ?? distinct.count)
                     if known == nil {
                         distinct.append(row)
+                        marks.append(mark)
                         // Mostly different so far: they will be to the end.
                         if codes.count > 32, distinct.count * 4 > codes.count * 3 { return nil }
                         if distinct.count * 2 > range.count, range.count > 1 { return nil }

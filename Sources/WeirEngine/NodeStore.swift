@@ -62,6 +62,9 @@ package protocol NodeReading {
     func seek(_ key: NodeKey) throws -> Node?
     /// The last node before `key`.
     func seekBefore(_ key: NodeKey) throws -> Node?
+    /// The head record, with the events that are not in the tree yet; nil for an entity without events, or of a store that an
+    /// earlier build made.
+    func head() throws -> UnsafeRawBufferPointer?
     /// The partials of all events before the entity's base time, which are no longer kept one by one; nil while none expired.
     func base() throws -> UnsafeRawBufferPointer?
 }
@@ -69,6 +72,8 @@ package protocol NodeReading {
 package protocol NodeWriting: NodeReading {
     func put(_ key: NodeKey, _ bytes: UnsafeRawBufferPointer) throws
     func delete(_ key: NodeKey) throws
+    func putHead(_ bytes: UnsafeRawBufferPointer) throws
+    func deleteHead() throws
     func putBase(_ bytes: UnsafeRawBufferPointer) throws
 }
 
@@ -88,11 +93,12 @@ package struct NodeTable: Sendable {
 
     private var keys: [NodeKey] = []
     private var blocks: [Block] = []
+    private var headBlock: Block?
     private var baseBlock: Block?
 
     package init() {}
 
-    package var count: Int { keys.count }
+    package var count: Int { keys.count + (headBlock == nil ? 0 : 1) }
 
     private func lowerBound(_ key: NodeKey) -> Int {
         var low = 0
@@ -116,6 +122,7 @@ package struct NodeTable: Sendable {
         return index >= 0 ? node(index) : nil
     }
 
+    package func head() -> UnsafeRawBufferPointer? { headBlock?.bytes }
     package func base() -> UnsafeRawBufferPointer? { baseBlock?.bytes }
 
     package mutating func put(_ key: NodeKey, _ bytes: UnsafeRawBufferPointer) {
@@ -135,6 +142,8 @@ package struct NodeTable: Sendable {
         blocks.remove(at: index)
     }
 
+    package mutating func putHead(_ bytes: UnsafeRawBufferPointer) { headBlock = Block(bytes) }
+    package mutating func deleteHead() { headBlock = nil }
     package mutating func putBase(_ bytes: UnsafeRawBufferPointer) { baseBlock = Block(bytes) }
 }
 
@@ -146,8 +155,11 @@ package final class MemoryNodes: NodeWriting {
 
     package func seek(_ key: NodeKey) -> Node? { table.seek(key) }
     package func seekBefore(_ key: NodeKey) -> Node? { table.seekBefore(key) }
+    package func head() -> UnsafeRawBufferPointer? { table.head() }
     package func base() -> UnsafeRawBufferPointer? { table.base() }
     package func put(_ key: NodeKey, _ bytes: UnsafeRawBufferPointer) { table.put(key, bytes) }
     package func delete(_ key: NodeKey) { table.delete(key) }
+    package func putHead(_ bytes: UnsafeRawBufferPointer) { table.putHead(bytes) }
+    package func deleteHead() { table.deleteHead() }
     package func putBase(_ bytes: UnsafeRawBufferPointer) { table.putBase(bytes) }
 }

@@ -13,7 +13,7 @@ package struct NodeWriter: ~Copyable {
 
     package var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(rebasing: memory[..<count]) }
 
-    mutating func clear() { count = 0 }
+    package mutating func clear() { count = 0 }
 
     mutating func truncate(to count: Int) { self.count = count }
 

@@ -13,6 +13,9 @@ package struct ShardState: Sendable, Hashable {
     /// The number of the last event seen when that was done.
     package var sweptSequence: Int64 = 0
 
+    /// 3 is written as 2 is: it says that there are head records, which earlier builds do not look for.
+    private static let version: UInt8 = 3
+
     package init(views: Int) {
         keptFrom = Array(repeating: .min, count: views)
         sweptFrom = keptFrom
@@ -20,7 +23,7 @@ package struct ShardState: Sendable, Hashable {
 
     package func encoded() -> [UInt8] {
         var writer = ByteWriter()
-        writer.write(UInt8(2))
+        writer.write(Self.version)
         writer.write(appliedSequence)
         writer.write(latestEventTime)
         writer.write(UInt16(keptFrom.count))
@@ -33,7 +36,9 @@ package struct ShardState: Sendable, Hashable {
     package init(_ bytes: UnsafeRawBufferPointer, views: Int) throws(FormatError) {
         var reader = ByteReader(bytes)
         let version = try reader.read(UInt8.self)
-        guard version == 1 || version == 2 else { throw FormatError("shard state version \(version); this build reads versions up to 2") }
+        guard (1...Self.version).contains(version) else {
+            throw FormatError("shard state version \(version); this build reads versions up to \(Self.version)")
+        }
         appliedSequence = try reader.read(Int64.self)
         latestEventTime = try reader.read(Int64.self)
         let count = Int(try reader.read(UInt16.self))

@@ -24,15 +24,18 @@ package enum Sharding {
 
     /// Shares the accepted events of a batch out among the shards.
     package static func slices(of batch: PreparedBatch, rows: [Int], shards: Int) -> [ShardSlice] {
-        var slices = Array(repeating: ShardSlice(views: Array(repeating: [], count: batch.views.count)), count: shards)
-        for (view, viewRows) in batch.views.enumerated() {
-            let keys = viewRows.keys
+        var slices = Array(repeating: ShardSlice(views: []), count: shards)
+        for view in batch.views {
+            let keys = view.keys
+            var entries = Array(repeating: [ShardSlice.Entry](), count: shards)
+            for shard in entries.indices { entries[shard].reserveCapacity(rows.count / shards + rows.count / (4 * shards) + 8) }
             keys.textBytes.withUnsafeBytes { bytes in
                 for row in rows where !keys.isNull(row) {
                     let hash = hash(UnsafeRawBufferPointer(rebasing: bytes[keys.textRange(row)]))
-                    slices[shard(ofHash: hash, count: shards)].views[view].append(.init(keyHash: hash, row: row))
+                    entries[shard(ofHash: hash, count: shards)].append(.init(keyHash: hash, row: row))
                 }
             }
+            for shard in entries.indices { slices[shard].views.append(entries[shard]) }
         }
         return slices
     }

@@ -175,10 +175,13 @@ package final class ViewRuntime: Sendable {
     let lifetimeSlots: Set<Int>
     /// Events of a leaf that make it split. It never shows in a value.
     let leafRowsMax: Int
+    /// Events of a head record that make it go into the tree. It never shows in a value, either.
+    let headRowsMax: Int
 
-    package init(_ plan: ViewPlan, leafRowsMax: Int = Limits.leafRowsMax) {
+    package init(_ plan: ViewPlan, leafRowsMax: Int = Limits.leafRowsMax, headRowsMax: Int = Limits.headRowsMax) {
         self.plan = plan
         self.leafRowsMax = leafRowsMax
+        self.headRowsMax = headRowsMax
         lifetimeSlots = Set(
             plan.features.compactMap { feature in
                 if case .aggregate(let slot, let window, _) = feature.computation, plan.windows[window].kind == .lifetime {

@@ -1,11 +1,15 @@
 import WeirAlgebra
 import WeirDefinitions
 
-/// An entity's events in one view, as a radix tree over time: leaves hold events, tiles above them hold partials.
+/// An entity's events in one view: the head record with those that came last, and behind it a radix tree over time: leaves hold
+/// events, tiles above them hold partials.
 ///
-/// An entity starts as one leaf over all of time. A leaf that outgrows `leafRowsMax` of its view becomes a tile over the
-/// narrowest span that holds its events, with a leaf for each sixteenth that has any: a sparse entity stays one small
-/// record, a dense one gets leaves of minutes and tiles of hours, days and months, and a window of any length merges at most
+/// New events join the head, one small record that is written anew; when it is full all of it goes into the tree at once, so that
+/// tiles are merged once for some dozen events (the idea of buffer trees: L. Arge, "The buffer tree", 1995). An entity with few events has
+/// no tree.
+///
+/// The tree starts as one leaf over all of time. A leaf that outgrows `leafRowsMax` of its view becomes a tile over the
+/// narrowest span that holds its events, with a leaf for each sixteenth that has any: a dense entity gets leaves of minutes and tiles of hours, days and months, and a window of any length merges at most
 /// some fifteen tiles a level. Where a span is not split it has no tile, so the depth follows the data.
 ///
 /// The shape never shows in a value: partials merge exactly, in any order (see `Accumulation`).
@@ -31,11 +35,12 @@ package struct TimeTree<Nodes: NodeWriting> {
     }
 
     private func putLeaf(_ key: NodeKey, _ rows: EventRows, _ range: Range<Int>) throws {
+        scratch.writer.clear()
         rows.encodeLeaf(range, into: &scratch.writer)
         try nodes.put(key, scratch.writer.bytes)
     }
 
-    /// Adds events, none of which is in the tree. Those before the base time go into the base record alone.
+    /// Adds events, none of which is there yet. Those before the base time go into the base record alone.
     ///
     /// - Parameter rows: in order.
     package func insert(_ rows: EventRows) throws { try insert(rows, 0..<rows.count) }
@@ -51,7 +56,49 @@ package struct TimeTree<Nodes: NodeWriting> {
                 range = late..<range.upperBound
             }
         }
-        if !range.isEmpty { try place(rows, range, in: .whole) }
+        if !range.isEmpty { try addToHead(rows, range) }
+    }
+
+    private func addToHead(_ rows: EventRows, _ range: Range<Int>) throws {
+        guard let bytes = try nodes.head() else {
+            // A new entity, or one of a store that an earlier build made.
+            let hasTree = try nodes.seek(.whole) != nil
+            if range.count <= view.headRowsMax, try putHead(rows, range, hasTree: hasTree) { return }
+            try place(rows, range, in: .whole)
+            return try putEmptyHead()
+        }
+        let head = try HeadView(bytes, columns: view.plan.columns)
+        if let leaf = head.leaf {
+            if leaf.count + range.count <= view.headRowsMax, leaf.time(leaf.count - 1) < rows.times[range.lowerBound] {
+                // The common case: later events, and room for them.
+                scratch.writer.beginHead(hasTree: head.hasTree)
+                leaf.append(rows, range, into: &scratch.writer)
+                if scratch.writer.bytes.count <= Limits.headBytesMax { return try nodes.putHead(scratch.writer.bytes) }
+            }
+            let all = leaf.rows(columns: view.plan.columns).union(rows.slice(range))
+            if all.count <= view.headRowsMax, try putHead(all, 0..<all.count, hasTree: head.hasTree) { return }
+            try place(all, 0..<all.count, in: .whole)
+        } else {
+            if range.count <= view.headRowsMax, try putHead(rows, range, hasTree: head.hasTree) { return }
+            try place(rows, range, in: .whole)
+        }
+        // Empty already where more came than it takes.
+        if head.leaf != nil || !head.hasTree { try putEmptyHead() }
+    }
+
+    /// - Returns: false, with nothing written, where the record would be too large.
+    private func putHead(_ rows: EventRows, _ range: Range<Int>, hasTree: Bool) throws -> Bool {
+        scratch.writer.beginHead(hasTree: hasTree)
+        rows.encodeLeaf(range, into: &scratch.writer)
+        guard scratch.writer.bytes.count <= Limits.headBytesMax else { return false }
+        try nodes.putHead(scratch.writer.bytes)
+        return true
+    }
+
+    /// Says that all events are in the tree.
+    private func putEmptyHead() throws {
+        scratch.writer.beginHead(hasTree: true)
+        try nodes.putHead(scratch.writer.bytes)
     }
 
     /// Puts rows into the subtree that covers `slot`.
@@ -62,6 +109,7 @@ package struct TimeTree<Nodes: NodeWriting> {
             let total = leaf.count + range.count
             if node.key == slot, leaf.count > 0, total <= view.leafRowsMax, leaf.time(leaf.count - 1) < rows.times[range.lowerBound] {
                 // The common case: later events of a leaf that has room for them.
+                scratch.writer.clear()
                 leaf.append(rows, range, into: &scratch.writer)
                 return try nodes.put(slot, scratch.writer.bytes)
             }
@@ -103,7 +151,7 @@ package struct TimeTree<Nodes: NodeWriting> {
         }
     }
 
-    /// Moves all events before `horizon` out of the tree, into the base record where the view has lifetime features.
+    /// Moves all events before `horizon` out of head and tree, into the base record where the view has lifetime features.
     ///
     /// Tiles that reach across the horizon are emptied: no window that begins after it contains their span.
     package func expire(before horizon: Int64) throws {
@@ -133,12 +181,33 @@ package struct TimeTree<Nodes: NodeWriting> {
             guard let next = key.next else { break }
             position = next
         }
+        try expireHead(before: horizon, &expired)
         guard view.plan.hasLifetimeWindow else { return }
         let base = try nodes.base()
         let rows = expired.sorted()
         // With a base record windows over everything know that tiles from before its time do not hold all of their span.
         if base != nil || !rows.isEmpty || isEmptied {
             try putBase(adding: rows, 0..<rows.count, to: base, baseTime: horizon)
+        }
+    }
+
+    /// Behind the tree's expiry: a head of neither events nor a tree goes, too.
+    private func expireHead(before horizon: Int64, _ expired: inout EventRows) throws {
+        guard let bytes = try nodes.head() else { return }
+        let head = try HeadView(bytes, columns: view.plan.columns)
+        let count = head.leaf?.count ?? 0
+        let kept = head.leaf?.lowerBound(horizon) ?? 0
+        if kept > 0, view.plan.hasLifetimeWindow { for row in 0..<kept { expired.append(head.leaf!, row: row) } }
+        if kept < count {
+            if kept == 0 { return }
+            scratch.writer.beginHead(hasTree: head.hasTree)
+            head.leaf!.rows(columns: view.plan.columns).encodeLeaf(kept..<count, into: &scratch.writer)
+            return try nodes.putHead(scratch.writer.bytes)
+        }
+        if head.hasTree, try nodes.seek(.whole) != nil {
+            if count > 0 { try putEmptyHead() }
+        } else {
+            try nodes.deleteHead()
         }
     }
 }

@@ -17,6 +17,18 @@ protocol Timeline {
 struct NodeTimeline<Nodes: NodeReading>: Timeline {
     let view: ViewRuntime
     let nodes: Nodes
+    /// The events that are in no node.
+    private let head: LeafView?
+    private let hasTree: Bool
+
+    init(view: ViewRuntime, nodes: Nodes) throws {
+        self.view = view
+        self.nodes = nodes
+        let head = try nodes.head().map { try HeadView($0, columns: view.plan.columns) }
+        self.head = head?.leaf
+        // A store that an earlier build made has trees alone.
+        hasTree = head?.hasTree ?? true
+    }
 
     private func leaf(_ node: Node) throws(FormatError) -> LeafView { try LeafView(node.bytes, columns: view.plan.columns) }
 
@@ -32,6 +44,11 @@ struct NodeTimeline<Nodes: NodeReading>: Timeline {
             segments.append(.tile(tile))
             firstWhole = biased(tile.baseTime ?? .min)
         }
+        if let head {
+            let range = head.lowerBound(start)..<head.lowerBound(end)
+            if !range.isEmpty { segments.append(.leaf(head, range)) }
+        }
+        guard hasTree else { return segments }
         var position = NodeKey.whole
         while let node = try nodes.seek(position), node.key.start <= last {
             var next = node.key.afterSpan
@@ -54,18 +71,36 @@ struct NodeTimeline<Nodes: NodeReading>: Timeline {
 
     func forEachTimeDescending(before end: Int64, _ body: (Int64) -> Bool) throws {
         guard end > .min else { return }
+        var row = head?.lowerBound(end) ?? 0
+        func headRows(after time: Int64) -> Bool {
+            while row > 0, let last = head?.time(row - 1), last >= time {
+                row -= 1
+                if !body(last) { return false }
+            }
+            return true
+        }
+        guard hasTree else {
+            _ = headRows(after: .min)
+            return
+        }
         // Behind every node that starts before `end`.
         var position = NodeKey(start: biased(end), level: NodeKey.levelMax)
         while let node = try nodes.seekBefore(position) {
             if !node.isTile {
                 let leaf = try leaf(node)
-                for row in (0..<leaf.lowerBound(end)).reversed() where !body(leaf.time(row)) { return }
+                for row in (0..<leaf.lowerBound(end)).reversed() {
+                    let time = leaf.time(row)
+                    if !headRows(after: time) || !body(time) { return }
+                }
             }
             position = node.key
         }
+        _ = headRows(after: .min)
     }
 
     func contains(time: Int64, id: UnsafeRawBufferPointer, tag: UInt32) throws -> Bool {
+        if let head, head.contains(time: time, id: id, tag: tag) { return true }
+        guard hasTree else { return false }
         var position: NodeKey = NodeKey(start: biased(time), level: 0)
         // The node itself, or the one before it, is the leaf whose span holds the time, if there is one.
         if let node = try nodes.seek(position), node.key == position, !node.isTile {
@@ -81,7 +116,7 @@ struct NodeTimeline<Nodes: NodeReading>: Timeline {
     }
 
     var isKnown: Bool {
-        get throws { try nodes.seek(.whole) != nil || nodes.base() != nil }
+        get throws { try head != nil || (hasTree && nodes.seek(.whole) != nil) || nodes.base() != nil }
     }
 
     var baseTime: Int64? {

@@ -12,7 +12,14 @@ package final class HistoryWriter {
     private let segments: SegmentWorker
     private let segmentRows: Int
     /// For each stream the rows that are in no segment, and the number of the last one that is in a segment.
-    private var tails: [String: (rows: Int, after: Int64)] = [:]
+    private var tails: [String: Tail] = [:]
+
+    private struct Tail {
+        var rows: Int
+        var after: Int64
+        /// The last of these rows, as they were accepted: all since the last cut. What else there is is read from the log.
+        var collected: SegmentCutter
+    }
     /// A segment that was made and is not yet committed.
     private var finished: Segment?
     private var arbiter: Arbiter
@@ -52,7 +59,8 @@ package final class HistoryWriter {
         arbiter = Arbiter(catalog: catalog, views: catalog.views.map { ViewRuntime($0) }, lastSequence: lastSequence, restored: restored)
         for history in histories.values {
             let rows = try cutOld(history)
-            tails[history.table.stream.name] = (rows, history.lastInSegments)
+            tails[history.table.stream.name] = Tail(
+                rows: rows, after: history.lastInSegments, collected: try SegmentCutter(history.table))
         }
     }
 
@@ -78,12 +86,22 @@ package final class HistoryWriter {
 
     /// Begins to make a segment of the log that has most rows in none; waits where that falls behind.
     private func cutSegments() throws {
-        let isBehind = tails.values.contains { $0.rows >= 2 * segmentRows }
+        let isBehind = tails.values.contains { $0.rows >= 2 * segmentRows || $0.collected.isFull }
         if finished == nil { finished = try segments.take(waits: isBehind) }
-        guard finished == nil, segments.isIdle, let (stream, tail) = tails.max(by: { $0.value.rows < $1.value.rows }),
-            tail.rows >= segmentRows
-        else { return }
-        segments.start(histories[stream]!.table, after: tail.after, count: segmentRows)
+        guard finished == nil, segments.isIdle else { return }
+        let longest = tails.max { $0.value.rows < $1.value.rows }.flatMap { $0.value.rows >= segmentRows ? $0 : nil }
+        guard let (stream, tail) = tails.first(where: { $0.value.collected.isFull }) ?? longest else { return }
+        tails[stream]!.collected = try SegmentCutter(histories[stream]!.table)
+        segments.start(
+            histories[stream]!.table, after: tail.after, count: tail.rows,
+            collected: tail.collected.count == tail.rows ? tail.collected : nil)
+    }
+
+    /// Learns of events that a transaction took.
+    private func didTake(_ accepted: AcceptedBatch, of incoming: IncomingBatch) {
+        let stream = incoming.source.stream
+        tails[stream]!.rows += accepted.rows.count
+        tails[stream]!.collected.append(accepted, incoming)
     }
 
     private static func restored(_ history: StreamHistory, _ db: Database) throws -> Arbiter.Restored {
@@ -181,7 +199,7 @@ package final class HistoryWriter {
             try arbiter.writeUpdates(in: transaction)
             return (accepted, summary)
         }
-        for batch in result.0 { tails[batch.batch.records.schema.name]!.rows += batch.rows.count }
+        for (accepted, batch) in zip(result.0, incoming) { didTake(accepted, of: batch) }
         try cutSegments()
         return result
     }
@@ -202,14 +220,16 @@ package final class HistoryWriter {
     /// - Parameter batch: its records have the letters' numbers as offsets, its source is of the kind `retry`.
     /// - Returns: how many were taken, or turned out to be copies.
     package func retry(_ batch: IncomingBatch, letters: [Int64], now: Int64) throws -> Int {
-        try transaction(0) { arbiter, transaction in
+        let (accepted, settled) = try transaction(0) { arbiter, transaction in
             var summary = CommitSummary()
-            _ = try arbiter.take(batch, now: now, in: transaction, &summary)
+            let accepted = try arbiter.take(batch, now: now, in: transaction, &summary)
             try arbiter.writeUpdates(in: transaction)
             let settled = letters.filter { !transaction.refusedAgain.contains($0) }
             try transaction.removeLetters(settled)
-            return settled.count
+            return (accepted, settled.count)
         }
+        didTake(accepted, of: batch)
+        return settled
     }
 
     private func transaction<R>(_ published: Int64, _ body: (inout Arbiter, SQLiteTransaction) throws -> R) throws -> R {

@@ -29,8 +29,8 @@ struct Segment: Sendable {
     var groups: [Group] = []
 }
 
-/// Reads rows of a log and makes a segment of them.
-struct SegmentCutter {
+/// Collects rows of a log, read from it or as they were accepted, and makes a segment of them.
+struct SegmentCutter: Sendable {
     private let table: StreamTable
     private let layout: RowGroupLayout
     private var times: [Int64] = []
@@ -39,19 +39,54 @@ struct SegmentCutter {
     private var keyHashes = ColumnBuffer(type: .int64)
     private var keys: [ColumnBuffer]
     private var fields: [ColumnBuffer]
+    private let timeField: Int
+    /// Of texts, the rest is small.
+    private var bytes = 0
 
-    private init(_ table: StreamTable) throws {
+    init(_ table: StreamTable) throws {
         self.table = table
         layout = try RowGroupLayout(table.stream.schema, fields: table.stream.schema.fields.map(\.name))
+        timeField = table.stream.schema.index(of: "event_time")!
         keys = table.stream.views.map { _ in ColumnBuffer(type: .text) }
         fields = layout.columns.dropFirst(RowGroupLayout.firstField).map { ColumnBuffer(type: $0.type) }
     }
 
-    /// The segment of the `count` rows after a number; nil where there are fewer.
+    /// The segment of the `count` rows after a number, or of fewer where they are large; nil where there are none.
     static func cut(_ table: StreamTable, after sequence: Int64, count: Int, _ db: Database) throws -> Segment? {
         var cutter = try SegmentCutter(table)
         try cutter.read(after: sequence, count: count, db)
-        return cutter.times.count < count ? nil : cutter.segment()
+        return cutter.times.isEmpty ? nil : cutter.segment()
+    }
+
+    var count: Int { times.count }
+
+    /// No further row is to be taken.
+    var isFull: Bool { bytes >= Limits.segmentBytesMax }
+
+    /// The number of the last row.
+    var lastSequence: Int64? { sequences.int64s.last }
+
+    /// Takes rows as they were accepted, behind those that it has.
+    mutating func append(_ accepted: AcceptedBatch, _ incoming: IncomingBatch) {
+        let batch = accepted.batch
+        let records = batch.records
+        let width = records.schema.fields.count
+        for (position, row) in accepted.rows.enumerated() {
+            sequences.append(int64: accepted.firstSequence + Int64(position))
+            ingestTimes.append(int64: incoming.ingestTimes?[batch.recordRows[row]] ?? incoming.ingestTime)
+            keyHashes.append(int64: Int64(bitPattern: batch.keyHashes[row]))
+        }
+        for view in keys.indices { keys[view].append(batch.views[view].keys, rows: accepted.rows) }
+        let before = fields.reduce(0) { $0 + $1.textBytes.count }
+        records.cells.withUnsafeBufferPointer { cells in
+            records.bytes.withUnsafeBytes { bytes in
+                for field in fields.indices {
+                    for row in accepted.rows { fields[field].append(cells[batch.recordRows[row] * width + field], bytes) }
+                }
+            }
+        }
+        bytes += fields.reduce(0) { $0 + $1.textBytes.count } - before
+        times.append(batch.times, rows: accepted.rows)
     }
 
     private mutating func read(after sequence: Int64, count: Int, _ db: Database) throws {
@@ -59,8 +94,7 @@ struct SegmentCutter {
         try statement.setArguments([sequence, count])
         let handle = statement.sqliteStatement
         defer { sqlite3_reset(handle) }
-        let timeField = table.stream.schema.index(of: "event_time")!
-        while true {
+        while !isFull {
             let code = sqlite3_step(handle)
             if code == SQLITE_DONE { return }
             guard code == SQLITE_ROW else { throw HistoryDatabase.failure(code, "reading", db) }
@@ -74,13 +108,14 @@ struct SegmentCutter {
             }
             for index in fields.indices {
                 fields[index].append(fields[index].type, handle, column)
+                if fields[index].type == .text { bytes += Int(sqlite3_column_bytes(handle, column)) }
                 column += 1
             }
             times.append(fields[timeField].int64s[times.count])
         }
     }
 
-    private func segment() -> Segment {
+    func segment() -> Segment {
         var segment = Segment(
             stream: table.stream.name, lastSequence: sequences.int64s[times.count - 1], firstTime: times.min()!, lastTime: times.max()!,
             rows: times.count, fields: table.stream.schema.fields.map(\.name), orders: [:])
@@ -120,29 +155,45 @@ struct SegmentCutter {
         let length: Int32
     }
 
+    /// Rows of one short key that come in the order of time.
+    private func isOrdered(_ rows: ArraySlice<SortKey>) -> Bool {
+        for index in rows.indices.dropFirst() {
+            let (a, b) = (rows[index - 1], rows[index])
+            if b.length > 8 || a.length != b.length || a.time > b.time { return false }
+        }
+        return true
+    }
+
     private func addGroups(_ keys: ColumnBuffer, _ rows: [Int], order: Int, to segment: inout Segment) {
         var sorted: [SortKey] = []
         sorted.reserveCapacity(rows.count)
         keys.textBytes.withUnsafeBytes { bytes in
             for row in rows {
                 let range = keys.textRange(row)
-                var prefix: UInt64 = 0
-                for byte in bytes[range].prefix(8) { prefix = prefix << 8 | UInt64(byte) }
-                if range.count < 8 { prefix <<= UInt64(8 * (8 - range.count)) }
+                let prefix = firstBytes(UnsafeRawBufferPointer(rebasing: bytes[range]))
                 sorted.append(SortKey(prefix: prefix, time: times[row], row: Int32(row), length: Int32(range.count)))
             }
-            sorted.sort { a, b in
-                if a.prefix != b.prefix { return a.prefix < b.prefix }
-                if a.length > 8 || b.length > 8 {
-                    let order = compareBytes(
-                        UnsafeRawBufferPointer(rebasing: bytes[keys.textRange(Int(a.row))]),
-                        UnsafeRawBufferPointer(rebasing: bytes[keys.textRange(Int(b.row))]))
-                    if order != 0 { return order < 0 }
-                } else if a.length != b.length {
-                    return a.length < b.length
+            // By first bytes; then the rows that have those in common, which are in the order of their numbers.
+            var scratch = sorted
+            for byte in 0..<8 { radixPass(&sorted, &scratch) { UInt8(truncatingIfNeeded: $0.prefix >> UInt64(8 * byte)) } }
+            var start = 0
+            while start < sorted.count {
+                var end = start + 1
+                while end < sorted.count, sorted[end].prefix == sorted[start].prefix { end += 1 }
+                if end - start > 1, !isOrdered(sorted[start..<end]) {
+                    sorted[start..<end].sort { a, b in
+                        if a.length > 8 || b.length > 8 {
+                            let order = compareBytes(
+                                UnsafeRawBufferPointer(rebasing: bytes[keys.textRange(Int(a.row))]),
+                                UnsafeRawBufferPointer(rebasing: bytes[keys.textRange(Int(b.row))]))
+                            if order != 0 { return order < 0 }
+                        } else if a.length != b.length {
+                            return a.length < b.length
+                        }
+                        return a.time != b.time ? a.time < b.time : a.row < b.row
+                    }
                 }
-                // Rows are in the order of their numbers.
-                return a.time != b.time ? a.time < b.time : a.row < b.row
+                start = end
             }
         }
         func key(_ row: Int) -> [UInt8] { Array(keys.textBytes[keys.textRange(row)]) }
@@ -157,7 +208,8 @@ struct SegmentCutter {
             for (column, source) in ([sequences, ingestTimes, keyHashes, keys] + fields).enumerated() {
                 group.columns[column].append(source, rows: picked)
             }
-            group.encodeLeaf(into: &writer)
+            writer.clear()
+            group.encodeLeaf(0..<group.count, into: &writer)
             segment.groups.append(
                 Segment.Group(
                     order: order, firstKey: key(picked[0]), firstTime: times[picked[0]], lastKey: key(picked[picked.count - 1]),
@@ -168,6 +220,17 @@ struct SegmentCutter {
 }
 
 extension ColumnBuffer {
+    /// Appends a cell of this column's type.
+    fileprivate mutating func append(_ cell: Cell, _ bytes: UnsafeRawBufferPointer) {
+        switch cell {
+        case .null: appendNull()
+        case .int64(let value), .time(let value): append(int64: value)
+        case .float64(let value): append(float64: value)
+        case .bool(let value): append(int64: value ? 1 : 0)
+        case .text(let start, let count): append(text: UnsafeRawBufferPointer(rebasing: bytes[start..<start + count]))
+        }
+    }
+
     /// Appends a column of the row that a statement stands on.
     mutating func append(_ type: ColumnType, _ handle: OpaquePointer, _ column: Int32) {
         switch sqlite3_column_type(handle, column) {

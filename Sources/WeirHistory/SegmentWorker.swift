@@ -20,10 +20,15 @@ final class SegmentWorker: Sendable {
     var isIdle: Bool { state.withLock { if case .idle = $0 { true } else { false } } }
 
     /// Begins to make the segment of the first rows after a number.
-    func start(_ table: StreamTable, after sequence: Int64, count: Int) {
+    ///
+    /// - Parameter collected: these rows; nil reads them.
+    func start(_ table: StreamTable, after sequence: Int64, count: Int, collected: SegmentCutter?) {
         state.withLock { $0 = .working }
         thread.async {
-            let result = Result { try self.queue.read { db in try SegmentCutter.cut(table, after: sequence, count: count, db) } }
+            let result = Result {
+                try collected.map { $0.segment() }
+                    ?? self.queue.read { db in try SegmentCutter.cut(table, after: sequence, count: count, db) }
+            }
             self.state.withLock { $0 = .done(result) }
         }
     }

@@ -7,13 +7,13 @@ import WeirEngine
 //   0x00 name                                                     what concerns the shard as a whole
 //   0x01 u16 view, u16 length, entity key, 0x00                   an entity's base record
 //   0x01 u16 view, u16 length, entity key, 0x01, u64 start, u8 16 − level   a node of its time tree
-//   0x02 u64 number                                               the outbox: what the shard decided, for history and topics
+//   0x02 u16 view, u16 length, entity key                          its head record: side by side, since all writing begins there
 //
 // Integers are big-endian, so that LMDB's order of bytes is the order of numbers.
 package enum StoreKey {
     static let meta: UInt8 = 0
     static let entity: UInt8 = 1
-    static let outbox: UInt8 = 2
+    static let head: UInt8 = 2
 
     package static func meta(_ name: String) -> [UInt8] { [meta] + Array(name.utf8) }
 
@@ -45,6 +45,9 @@ package enum StoreKey {
     }
 
     package static func base(prefix: [UInt8]) -> [UInt8] { prefix + [0] }
+
+    static func heads(_ view: Int) -> [UInt8] { [head, UInt8(view >> 8), UInt8(view & 0xff)] }
+    package static func head(prefix: [UInt8]) -> [UInt8] { [head] + prefix.dropFirst() }
 }
 
 /// The nodes of one entity in one transaction.
@@ -64,6 +67,15 @@ struct EntityNodes: NodeReading {
 
     fileprivate func withBaseKey<R>(_ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R {
         try StoreKey.base(prefix: prefix).withUnsafeBytes(body)
+    }
+
+    @inline(__always)
+    fileprivate func withHeadKey<R>(_ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R {
+        try withUnsafeTemporaryAllocation(byteCount: prefix.count, alignment: 1) { bytes in
+            prefix.withUnsafeBytes { bytes.copyMemory(from: $0) }
+            bytes[0] = StoreKey.head
+            return try body(UnsafeRawBufferPointer(bytes))
+        }
     }
 
     private func node(_ entry: LMDBTransaction.Entry?) throws -> Node? {
@@ -86,6 +98,10 @@ struct EntityNodes: NodeReading {
         try node(withKey(key) { bytes in try transaction.seekBefore(bytes) })
     }
 
+    func head() throws -> UnsafeRawBufferPointer? {
+        try withHeadKey { bytes in try transaction.find(bytes) }
+    }
+
     func base() throws -> UnsafeRawBufferPointer? {
         try withBaseKey { bytes in try transaction.get(bytes) }
     }
@@ -103,6 +119,7 @@ package struct WritableEntityNodes: NodeWriting {
 
     package func seek(_ key: NodeKey) throws -> Node? { try nodes.seek(key) }
     package func seekBefore(_ key: NodeKey) throws -> Node? { try nodes.seekBefore(key) }
+    package func head() throws -> UnsafeRawBufferPointer? { try nodes.head() }
     package func base() throws -> UnsafeRawBufferPointer? { try nodes.base() }
 
     package func put(_ key: NodeKey, _ bytes: UnsafeRawBufferPointer) throws {
@@ -111,6 +128,14 @@ package struct WritableEntityNodes: NodeWriting {
 
     package func delete(_ key: NodeKey) throws {
         try nodes.withKey(key) { key in try transaction.delete(key) }
+    }
+
+    package func putHead(_ bytes: UnsafeRawBufferPointer) throws {
+        try nodes.withHeadKey { key in try transaction.put(key, bytes) }
+    }
+
+    package func deleteHead() throws {
+        try nodes.withHeadKey { key in try transaction.delete(key) }
     }
 
     package func putBase(_ bytes: UnsafeRawBufferPointer) throws {

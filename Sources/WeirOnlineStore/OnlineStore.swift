@@ -204,6 +204,29 @@ package final class OnlineStore: ShardSet, Sendable {
 
         /// Lets go of a view's events before `horizon`, of all entities.
         package func expire(view: Int, before horizon: Int64) throws {
+            try expireNodes(view: view, before: horizon)
+            try expireHeads(view: view, before: horizon)
+        }
+
+        private func expireHeads(view: Int, before horizon: Int64) throws {
+            let scratch = TreeScratch()
+            let runtime = store.runtimes[view]
+            let start = StoreKey.heads(view)
+            var entry = try start.withUnsafeBytes { try transaction.seek($0) }
+            while let (key, value) = entry, key.count > 5, key.starts(with: start) {
+                if try runtime.keepsHead(value, after: horizon) {
+                    entry = try transaction.next()
+                    continue
+                }
+                let head = Array(key)
+                let nodes = WritableEntityNodes(transaction, prefix: [StoreKey.entity] + head.dropFirst())
+                try TimeTree(view: runtime, nodes: nodes, scratch: scratch).expire(before: horizon)
+                // Behind this key.
+                entry = try (head + [0]).withUnsafeBytes { try transaction.seek($0) }
+            }
+        }
+
+        private func expireNodes(view: Int, before horizon: Int64) throws {
             let scratch = TreeScratch()
             let runtime = store.runtimes[view]
             let start = StoreKey.view(view)
@@ -270,21 +293,25 @@ package final class OnlineStore: ShardSet, Sendable {
         for environment in environments {
             let reader = try environment.acquireReader()
             defer { environment.release(reader) }
+            // The entities with nodes: their heads come behind.
+            var withNodes: Set<[UInt8]> = []
             var entity: [UInt8] = []
             var entry = try StoreKey.view(0).withUnsafeBytes { try reader.seek($0) }
-            while let (key, value) = entry, key.first == StoreKey.entity, key.count >= 5 {
+            while let (key, value) = entry, let first = key.first, first == StoreKey.entity || first == StoreKey.head, key.count >= 5 {
                 let number = Int(key[1]) << 8 | Int(key[2])
                 let length = 5 + (Int(key[3]) << 8 | Int(key[4]))
-                guard number < statistics.count, key.count > length else {
+                guard number < statistics.count, first == StoreKey.entity ? key.count > length : key.count == length else {
                     throw FormatError("a key that is no node's in \(environment.path)")
                 }
                 statistics[number].nodes += 1
                 statistics[number].bytes += key.count + value.count
-                if !key[..<length].elementsEqual(entity) {
-                    entity = Array(key[..<length])
-                    statistics[number].entities += 1
+                if !key[1..<length].elementsEqual(entity) {
+                    entity = Array(key[1..<length])
+                    let isNew = first == StoreKey.entity || !withNodes.contains(entity)
+                    if isNew { statistics[number].entities += 1 }
+                    if first == StoreKey.entity { withNodes.insert(entity) }
                 }
-                if key[length] == 1, let first = try runtimes[number].firstTime(ofNode: value) {
+                if first == StoreKey.head || key[length] == 1, let first = try runtimes[number].firstTime(ofNode: value) {
                     statistics[number].oldestChunk = min(statistics[number].oldestChunk ?? .max, first)
                 }
                 entry = try reader.next()

@@ -106,18 +106,20 @@ private final class RowDecoder: Decoder {
         if let container, container.key == ObjectIdentifier(type) {
             return container.memory.assumingMemoryBound(to: KeyedDecodingContainer<Key>.self).pointee
         }
-        let new = KeyedDecodingContainer(RowContainer<Key>(decoder: self))
-        if container == nil {
-            let memory = UnsafeMutablePointer<KeyedDecodingContainer<Key>>.allocate(capacity: 1)
-            memory.initialize(to: new)
-            container = (
-                ObjectIdentifier(type), UnsafeMutableRawPointer(memory),
-                { memory in
-                    memory.assumingMemoryBound(to: KeyedDecodingContainer<Key>.self).deinitialize(count: 1)
-                    memory.deallocate()
-                }
-            )
-        }
+        if container != nil { return KeyedDecodingContainer(RowContainer<Key>(decoder: self, fields: nil)) }
+        let fields = RowContainer<Key>.isTagged ? UnsafeMutablePointer<Int16>.allocate(capacity: 256) : nil
+        fields?.initialize(repeating: -1, count: 256)
+        let new = KeyedDecodingContainer(RowContainer<Key>(decoder: self, fields: fields))
+        let memory = UnsafeMutablePointer<KeyedDecodingContainer<Key>>.allocate(capacity: 1)
+        memory.initialize(to: new)
+        container = (
+            ObjectIdentifier(type), UnsafeMutableRawPointer(memory),
+            { memory in
+                memory.assumingMemoryBound(to: KeyedDecodingContainer<Key>.self).deinitialize(count: 1)
+                memory.deallocate()
+                fields?.deallocate()
+            }
+        )
         return new
     }
     func unkeyedContainer() throws -> any UnkeyedDecodingContainer { throw RecordError("a record is no array") }
@@ -126,7 +128,7 @@ private final class RowDecoder: Decoder {
     }
 
     /// The number of the field that a coding key names; −1 for one that the schema does not have.
-    private func index(_ key: String) -> Int {
+    func index(_ key: String) -> Int {
         let next = state.pointee.next
         if next < state.pointee.width, state.pointee.spellings[next] == key {
             state.pointee.current = next
@@ -156,64 +158,70 @@ private final class RowDecoder: Decoder {
         return found
     }
 
+    /// A field that is known by its number, as if it had been asked for by name.
     @inline(__always)
-    func cell(_ key: some CodingKey) -> Cell {
-        let index = index(key.stringValue)
+    func cell(field index: Int) -> Cell {
+        state.pointee.current = index
+        state.pointee.next = index + 1
+        return state.pointee.batch.cells[state.pointee.firstCell + index]
+    }
+
+    func cell(_ key: String) -> Cell {
+        let index = index(key)
         return index < 0 ? .null : state.pointee.batch.cells[state.pointee.firstCell + index]
     }
 
     func missing(_ key: any CodingKey) -> RecordError { RecordError(field: wireName(key.stringValue), "it is missing") }
 
-    func int64(_ key: some CodingKey) throws -> Int64 {
-        switch cell(key) {
+    func int64(_ cell: Cell, _ key: some CodingKey) throws -> Int64 {
+        switch cell {
         case .int64(let value): return value
         case .null: throw missing(key)
         default: throw RecordError(field: currentName, "an integer expected")
         }
     }
 
-    func integer<I: FixedWidthInteger>(_ key: some CodingKey) throws -> I {
-        let value = try int64(key)
+    func integer<I: FixedWidthInteger>(_ cell: Cell, _ key: some CodingKey) throws -> I {
+        let value = try int64(cell, key)
         guard let narrow = I(exactly: value) else {
             throw RecordError(field: currentName, "\(value) is out of the range of \(I.self)")
         }
         return narrow
     }
 
-    func double(_ key: some CodingKey) throws -> Double {
-        switch cell(key) {
+    func double(_ cell: Cell, _ key: some CodingKey) throws -> Double {
+        switch cell {
         case .float64(let value): return value
         case .null: throw missing(key)
         default: throw RecordError(field: currentName, "a number expected")
         }
     }
 
-    func float(_ key: some CodingKey) throws -> Float {
-        let value = try double(key)
+    func float(_ cell: Cell, _ key: some CodingKey) throws -> Float {
+        let value = try double(cell, key)
         guard let narrow = Numbers.float(value) else {
             throw RecordError(field: currentName, "\(value) is out of the range of Float")
         }
         return narrow
     }
 
-    func bool(_ key: some CodingKey) throws -> Bool {
-        switch cell(key) {
+    func bool(_ cell: Cell, _ key: some CodingKey) throws -> Bool {
+        switch cell {
         case .bool(let value): return value
         case .null: throw missing(key)
         default: throw RecordError(field: currentName, "true or false expected")
         }
     }
 
-    func string(_ key: some CodingKey) throws -> String {
-        switch cell(key) {
+    func string(_ cell: Cell, _ key: some CodingKey) throws -> String {
+        switch cell {
         case .text(let start, let count): return state.pointee.batch.string(start: start, count: count)
         case .null: throw missing(key)
         default: throw RecordError(field: currentName, "a string expected")
         }
     }
 
-    func value<T: Decodable>(_ type: T.Type, _ key: some CodingKey) throws -> T {
-        let cell = cell(key)
+    func value<T: Decodable>(_ type: T.Type, _ cell: Cell, _ key: some CodingKey) throws -> T {
         if type == EventTime.self {
             guard case .time(let micros) = cell else { throw missing(key) }
             return unsafeBitCast(EventTime(microseconds: micros), to: T.self)
@@ -234,27 +242,43 @@ private final class RowDecoder: Decoder {
 
 private struct RowContainer<Key: CodingKey>: KeyedDecodingContainerProtocol {
     let decoder: RowDecoder
+    /// For keys that are one byte, as enumerations without payloads are: the field of each, −1 for one that was not asked for yet.
+    let fields: UnsafeMutablePointer<Int16>?
     var codingPath: [any CodingKey] { [] }
     var allKeys: [Key] { decoder.schema.fields.compactMap { Key(stringValue: $0.name) } }
 
-    func contains(_ key: Key) -> Bool { decoder.cell(key) != .null }
-    func decodeNil(forKey key: Key) -> Bool { decoder.cell(key) == .null }
+    static var isTagged: Bool { MemoryLayout<Key>.size == 1 && _isPOD(Key.self) }
 
-    func decode(_: Bool.Type, forKey key: Key) throws -> Bool { try decoder.bool(key) }
-    func decode(_: String.Type, forKey key: Key) throws -> String { try decoder.string(key) }
-    func decode(_: Double.Type, forKey key: Key) throws -> Double { try decoder.double(key) }
-    func decode(_: Float.Type, forKey key: Key) throws -> Float { try decoder.float(key) }
-    func decode(_: Int.Type, forKey key: Key) throws -> Int { Int(try decoder.int64(key)) }
-    func decode(_: Int8.Type, forKey key: Key) throws -> Int8 { try decoder.integer(key) }
-    func decode(_: Int16.Type, forKey key: Key) throws -> Int16 { try decoder.integer(key) }
-    func decode(_: Int32.Type, forKey key: Key) throws -> Int32 { try decoder.integer(key) }
-    func decode(_: Int64.Type, forKey key: Key) throws -> Int64 { try decoder.int64(key) }
-    func decode(_: UInt.Type, forKey key: Key) throws -> UInt { try decoder.integer(key) }
-    func decode(_: UInt8.Type, forKey key: Key) throws -> UInt8 { try decoder.integer(key) }
-    func decode(_: UInt16.Type, forKey key: Key) throws -> UInt16 { try decoder.integer(key) }
-    func decode(_: UInt32.Type, forKey key: Key) throws -> UInt32 { try decoder.integer(key) }
-    func decode(_: UInt64.Type, forKey key: Key) throws -> UInt64 { try decoder.integer(key) }
-    func decode<T: Decodable>(_ type: T.Type, forKey key: Key) throws -> T { try decoder.value(type, key) }
+    @inline(__always)
+    private func cell(_ key: Key) -> Cell {
+        guard let fields else { return decoder.cell(key.stringValue) }
+        let tag = Int(withUnsafeBytes(of: key) { $0[0] })
+        let field = Int(fields[tag])
+        if field >= 0 { return decoder.cell(field: field) }
+        let found = decoder.index(key.stringValue)
+        if found < 0 { return .null }
+        fields[tag] = Int16(truncatingIfNeeded: found)
+        return decoder.cell(field: found)
+    }
+
+    func contains(_ key: Key) -> Bool { cell(key) != .null }
+    func decodeNil(forKey key: Key) -> Bool { cell(key) == .null }
+
+    func decode(_: Bool.Type, forKey key: Key) throws -> Bool { try decoder.bool(cell(key), key) }
+    func decode(_: String.Type, forKey key: Key) throws -> String { try decoder.string(cell(key), key) }
+    func decode(_: Double.Type, forKey key: Key) throws -> Double { try decoder.double(cell(key), key) }
+    func decode(_: Float.Type, forKey key: Key) throws -> Float { try decoder.float(cell(key), key) }
+    func decode(_: Int.Type, forKey key: Key) throws -> Int { Int(try decoder.int64(cell(key), key)) }
+    func decode(_: Int8.Type, forKey key: Key) throws -> Int8 { try decoder.integer(cell(key), key) }
+    func decode(_: Int16.Type, forKey key: Key) throws -> Int16 { try decoder.integer(cell(key), key) }
+    func decode(_: Int32.Type, forKey key: Key) throws -> Int32 { try decoder.integer(cell(key), key) }
+    func decode(_: Int64.Type, forKey key: Key) throws -> Int64 { try decoder.int64(cell(key), key) }
+    func decode(_: UInt.Type, forKey key: Key) throws -> UInt { try decoder.integer(cell(key), key) }
+    func decode(_: UInt8.Type, forKey key: Key) throws -> UInt8 { try decoder.integer(cell(key), key) }
+    func decode(_: UInt16.Type, forKey key: Key) throws -> UInt16 { try decoder.integer(cell(key), key) }
+    func decode(_: UInt32.Type, forKey key: Key) throws -> UInt32 { try decoder.integer(cell(key), key) }
+    func decode(_: UInt64.Type, forKey key: Key) throws -> UInt64 { try decoder.integer(cell(key), key) }
+    func decode<T: Decodable>(_ type: T.Type, forKey key: Key) throws -> T { try decoder.value(type, cell(key), key) }
 
     func nestedContainer<K: CodingKey>(keyedBy: K.Type, forKey key: Key) throws -> KeyedDecodingContainer<K> {
         throw RecordError(field: key.stringValue, "decode it as a type of its own")

@@ -117,7 +117,9 @@ def test_full_disk_of_pushes(undisturbed, tmp_path):
                     refused += 1
                     assert "No space left" in str(error) or "full" in str(error), error
                     assert client.ping()
-                    assert client.execute_command("EXISTS", f"household_spend:{rows[0]['household']}") in (1, "1")
+                    key = f"household_spend:{rows[0]['household']}"
+                    # What was acknowledged becomes visible some milliseconds later.
+                    wait_for(lambda: taken == 0 or client.execute_command("EXISTS", key) in (1, "1"))
                     enlarge("20m")
             assert refused
             wait_for(lambda: history_count(data) == taken)

@@ -52,8 +52,8 @@ import WeirTesting
         var random = SeededGenerator()
         let seed = random.seed
         let catalog = try Self.catalog()
-        let view = ViewRuntime(catalog.views[0])
-        for count in [1, 100, 129, 700, 3_000] {
+        for (count, headRows) in [(1, 64), (60, 64), (100, 64), (129, 0), (700, 3), (700, 64), (3_000, 64)] {
+            let view = ViewRuntime(catalog.views[0], headRowsMax: headRows)
             let batch = Self.batch(catalog.streams[0], count, &random)
             #expect(batch.records.malformed.isEmpty)
             var all = EventRows(columns: view.plan.columns)
@@ -88,7 +88,7 @@ import WeirTesting
         let seed = random.seed
         let catalog = try Self.catalog()
         for (number, plan) in catalog.views.enumerated() where number < 2 {
-            let view = ViewRuntime(plan)
+            let view = ViewRuntime(plan, headRowsMax: 20)
             let batch = Self.batch(catalog.streams[0], 600, &random)
             for _ in 0..<40 {
                 let key = number == 0 ? "1" : String(Int.random(in: 0..<80, using: &random))
@@ -102,7 +102,10 @@ import WeirTesting
                     union.append(batch, view: number, row: row)
                 }
                 let nodes = MemoryNodes()
-                if !stored.isEmpty { try TimeTree(view: view, nodes: nodes).insert(stored.sorted()) }
+                let tree = TimeTree(view: view, nodes: nodes)
+                for start in stride(from: 0, to: stored.count, by: 15) {
+                    try tree.insert(stored.slice(start..<min(start + 15, stored.count)).sorted())
+                }
                 // Between events nothing happens at exactly the time, so store and session are one list.
                 let time = EventTime(microseconds: union.times.randomElement(using: &random)! + 1)
                 let asOf = AsOf(time)
@@ -131,12 +134,19 @@ import WeirTesting
         }
         let nodes = MemoryNodes()
         let tree = TimeTree(view: view, nodes: nodes)
-        try tree.insert(early.sorted())
+        let ordered = early.sorted()
+        try tree.insert(ordered.slice(0..<ordered.count - 40))
+        try tree.insert(ordered.slice(ordered.count - 40..<ordered.count))
         let sorted = all.sorted()
         for step in 1...4 {
             let horizon = sorted.times[sorted.count * step / 5]
             try tree.expire(before: horizon)
-            if step == 2 { try tree.insert(late.sorted()) }
+            if step == 2 {
+                let ordered = late.sorted()
+                for start in stride(from: 0, to: ordered.count, by: 30) {
+                    try tree.insert(ordered.slice(start..<min(start + 30, ordered.count)))
+                }
+            }
             guard step >= 2 else { continue }
             for _ in 0..<40 {
                 let time = EventTime(microseconds: sorted.times.randomElement(using: &random)! + 1)
@@ -188,7 +198,7 @@ import WeirTesting
             2, 15, 0, 0, 0, 2, 198, 0, 0, 0, 0, 0, 0, 0, 238, 6, 0, 0, 191, 2,
         ]
         let catalog = try Self.catalog()
-        let view = ViewRuntime(catalog.views[1])
+        let view = ViewRuntime(catalog.views[1], headRowsMax: 0)
         var random = SeededGenerator(seed: 5)
         let batch = Self.batch(catalog.streams[0], 3, &random)
         var rows = EventRows(columns: view.plan.columns)
@@ -218,7 +228,7 @@ import WeirTesting
         let runtime = ViewRuntime(
             ViewPlan(
                 name: "v", entity: "e", keyTypeName: "Int", stream: "s", columns: columns, filterCount: 0, slots: [], windows: [],
-                features: [], closedWindows: nil, updatesTopic: nil, canonicalKey: { $0 }))
+                features: [], closedWindows: nil, updatesTopic: nil, canonicalKey: { $0 }), headRowsMax: 0)
         for round in 0..<300 {
             let nodes = MemoryNodes()
             let tree = TimeTree(view: runtime, nodes: nodes)
@@ -264,6 +274,73 @@ import WeirTesting
         }
     }
 
+    /// The head record: events until they go into the tree, and whether there is one.
+    @Test func headRecords() throws {
+        let catalog = try Self.catalog()
+        var random = SeededGenerator(seed: 5)
+        let view = ViewRuntime(catalog.views[1], headRowsMax: 4)
+        let batch = Self.batch(catalog.streams[0], 8, &random)
+        var rows = EventRows(columns: view.plan.columns)
+        for row in 0..<8 { rows.append(batch, view: 1, row: row) }
+        rows = rows.sorted()
+        let nodes = MemoryNodes()
+        let tree = TimeTree(view: view, nodes: nodes)
+        try tree.insert(rows.slice(0..<3))
+        let leaf = rows.slice(0..<3).encodedLeaf()
+        #expect(Array(nodes.head()!) == [4, 1, 0, 0] + leaf)
+        #expect(nodes.seek(.whole) == nil)
+        // The fifth event makes all go into the tree.
+        try tree.insert(rows.slice(3..<5))
+        #expect(Array(nodes.head()!) == [4, 1, 1, 0])
+        #expect(Array(nodes.seek(.whole)!.bytes) == rows.slice(0..<5).encodedLeaf())
+        try tree.insert(rows.slice(5..<8))
+        #expect(Array(nodes.head()!) == [4, 1, 1, 0] + rows.slice(5..<8).encodedLeaf())
+        // Without events and without a tree it goes, too.
+        try tree.expire(before: rows.times[7])
+        #expect(nodes.seek(.whole) == nil && nodes.head() != nil)
+        try tree.expire(before: rows.times[7] + 1)
+        #expect(nodes.head() == nil && nodes.count == 0)
+        // Any damage is an error or other values, never a trap.
+        let stored = [4, 1, 1, 0] + leaf
+        for _ in 0..<2_000 {
+            var damaged = stored
+            damaged[Int.random(in: 0..<damaged.count, using: &random)] = UInt8.random(in: 0...255, using: &random)
+            if Bool.random(using: &random) { damaged.removeLast(Int.random(in: 0..<damaged.count, using: &random)) }
+            damaged.withUnsafeBytes { raw in
+                if let leaf = try? HeadView(raw, columns: view.plan.columns).leaf, leaf.count < 1_000 {
+                    _ = leaf.rows(columns: view.plan.columns)
+                }
+            }
+        }
+    }
+
+    /// A store of a build without head records has trees alone: it is read, and gets heads with further events.
+    @Test func treesWithoutHeadsAreRead() throws {
+        var random = SeededGenerator()
+        let seed = random.seed
+        let catalog = try Self.catalog()
+        let view = ViewRuntime(catalog.views[0])
+        let batch = Self.batch(catalog.streams[0], 600, &random)
+        var rows = EventRows(columns: view.plan.columns)
+        for row in 0..<batch.count { rows.append(batch, view: 0, row: row) }
+        rows = rows.sorted()
+        for (first, second) in [(500, 520), (20, 40)] {
+            let nodes = MemoryNodes()
+            try TimeTree(view: ViewRuntime(catalog.views[0], headRowsMax: 0), nodes: nodes).insert(rows.slice(0..<first))
+            nodes.deleteHead()
+            let asOf = AsOf(EventTime(microseconds: rows.times[second] + 1), isInclusive: false)
+            func expect(_ count: Int) throws {
+                let got = try view.evaluate(nodes: nodes, asOf: asOf, session: nil, keptFrom: .min)
+                #expect(
+                    got?.results == (try view.evaluate(rows: rows.slice(0..<count), asOf: asOf, session: nil)).results, "seed \(seed)")
+            }
+            try expect(first)
+            try TimeTree(view: view, nodes: nodes).insert(rows.slice(first..<second))
+            #expect(nodes.head() != nil)
+            try expect(second)
+        }
+    }
+
     /// Everything that is stored of an entity: leaves, tiles with all partials, the base record of what has expired.
     @Test(arguments: [(0, UInt64(1474326476776455706)), (1, 9807654327354437752), (2, 15785462958046453906)])
     func storedNodesArePinned(number: Int, golden: UInt64) throws {
@@ -301,6 +378,7 @@ import WeirTesting
         #expect(entity == [1, 1, 2, 0, 2, 97, 98])
         #expect(StoreKey.node(prefix: entity, NodeKey(start: 0x0102_0304_0506_0700, level: 2)) == entity + [1, 1, 2, 3, 4, 5, 6, 7, 0, 14])
         #expect(StoreKey.base(prefix: entity) == entity + [0])
+        #expect(StoreKey.head(prefix: entity) == [2, 1, 2, 0, 2, 97, 98])
     }
 
     /// The same through LMDB, in transactions.

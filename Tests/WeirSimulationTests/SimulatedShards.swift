@@ -52,6 +52,7 @@ struct SimulatedNodes: NodeWriting {
 
     func seek(_ key: NodeKey) -> Node? { transaction.tables[entity]?.seek(key) }
     func seekBefore(_ key: NodeKey) -> Node? { transaction.tables[entity]?.seekBefore(key) }
+    func head() -> UnsafeRawBufferPointer? { transaction.tables[entity]?.head() }
     func base() -> UnsafeRawBufferPointer? { transaction.tables[entity]?.base() }
 
     func put(_ key: NodeKey, _ bytes: UnsafeRawBufferPointer) {
@@ -66,6 +67,8 @@ struct SimulatedNodes: NodeWriting {
     }
 
     func delete(_ key: NodeKey) { transaction.tables[entity]?.delete(key) }
+    func putHead(_ bytes: UnsafeRawBufferPointer) { transaction.tables[entity, default: NodeTable()].putHead(bytes) }
+    func deleteHead() { transaction.tables[entity]?.deleteHead() }
     func putBase(_ bytes: UnsafeRawBufferPointer) { transaction.tables[entity, default: NodeTable()].putBase(bytes) }
 }
 
@@ -74,5 +77,6 @@ struct SimulatedReader: NodeReading {
     let table: NodeTable
     func seek(_ key: NodeKey) -> Node? { table.seek(key) }
     func seekBefore(_ key: NodeKey) -> Node? { table.seekBefore(key) }
+    func head() -> UnsafeRawBufferPointer? { table.head() }
     func base() -> UnsafeRawBufferPointer? { table.base() }
 }

@@ -74,7 +74,8 @@ final class Simulation {
         catalog = try Settings.$current.withValue(settings) { try simulatedCatalog() }
         // Small leaves, so that few events make tall trees.
         let leafRows = [2, 3, 8, 128].randomElement(using: &random)!
-        views = catalog.views.map { ViewRuntime($0, leafRowsMax: leafRows) }
+        let headRows = [0, 1, 3, 64].randomElement(using: &random)!
+        views = catalog.views.map { ViewRuntime($0, leafRowsMax: leafRows, headRowsMax: headRows) }
         engine = ShardEngine(catalog: catalog, views: views)
         isSynced = Int.random(in: 0..<4, using: &random) != 0
         let viewCount = catalog.views.count
