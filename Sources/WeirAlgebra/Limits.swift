@@ -32,12 +32,12 @@ public enum Limits {
     /// Events that wait for the history until their sources wait too (and one batch more).
     public static let queuedEventsMax = 24_576
     /// Rows (an event is one in each view) that wait for a shard until the history waits too.
-    public static let queuedRowsMax = 65_536
+    public static let queuedRowsMax = 131_072
     /// Events below which a transaction of the history takes a further batch.
     public static let eventsPerTransactionMax = 24_576
     /// Rows (an event is one in each view) below which a transaction of a shard takes a further batch. Each may make a page of LMDB's
     /// dirty, which stays in memory until the commit.
-    public static let rowsPerShardTransactionMax = 32_768
+    public static let rowsPerShardTransactionMax = 131_072
     /// Rows of a stream's log from which on its end is put in the order of entities, and of each such segment.
     public static let segmentRows = 65_536
     /// Bytes of texts in such a segment: one of large rows has fewer.
