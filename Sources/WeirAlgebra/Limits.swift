@@ -38,6 +38,8 @@ public enum Limits {
     /// Rows (an event is one in each view) below which a transaction of a shard takes a further batch. Each may make a page of LMDB's
     /// dirty, which stays in memory until the commit.
     public static let rowsPerShardTransactionMax = 131_072
+    /// Microseconds that a shard waits for so many, while much comes.
+    public static let shardWaitMax: Int64 = 500_000
     /// Rows of a stream's log from which on its end is put in the order of entities, and of each such segment.
     public static let segmentRows = 65_536
     /// Bytes of texts in such a segment: one of large rows has fewer.

@@ -36,6 +36,8 @@ package final class Pipeline: @unchecked Sendable {
         var work: ShardWork
         /// The number of submitted batches that this brings the shard to.
         var batches: Int
+        /// The history had much to take at once: more will follow soon.
+        var isBehind: Bool
     }
 
     package init(catalog: CatalogPlan, writer: HistoryWriter, store: OnlineStore) {
@@ -155,7 +157,7 @@ package final class Pipeline: @unchecked Sendable {
             if Double(monotonicClock() - lastLook) > Self.secondsBetweenLooks * 1e6 {
                 lastLook = monotonicClock()
                 if try writer.tick(now: lastLook, published: publishedNumber.load(ordering: .relaxed)) {
-                    dispatch([], sequence: writer.latestSequence, batches: committed)
+                    dispatch([], sequence: writer.latestSequence, batches: committed, isBehind: false)
                 }
             }
             if incoming.isEmpty { continue }
@@ -169,22 +171,21 @@ package final class Pipeline: @unchecked Sendable {
             total.deadLetters += summary.deadLetters
             let batches = committed
             progress.unlock()
-            dispatch(accepted, sequence: summary.lastSequence, batches: batches)
+            let events = incoming.reduce(0) { $0 + $1.batch.count }
+            dispatch(
+                accepted, sequence: summary.lastSequence, batches: batches, isBehind: events >= Limits.eventsPerTransactionMax / 2)
         }
     }
 
-    private func dispatch(_ accepted: [AcceptedBatch], sequence: Int64, batches: Int) {
+    private func dispatch(_ accepted: [AcceptedBatch], sequence: Int64, batches: Int, isBehind: Bool) {
         let works = engine.works(
             accepted, shards: shards.count, sequence: sequence, latestEventTime: latestEventTime,
             watermarks: Self.watermarks(catalog, writer))
-        for (shard, work) in works.enumerated() { shards[shard].send(Due(work: work, batches: batches)) }
+        for (shard, work) in works.enumerated() { shards[shard].send(Due(work: work, batches: batches, isBehind: isBehind)) }
     }
 
     private func runShard(_ number: Int) throws {
-        while let due = shards[number].receive(while: { taken, _ in
-            taken.reduce(0) { $0 + $1.work.rows } < Limits.rowsPerShardTransactionMax
-        }
-        ) {
+        while let due = receiveDue(number) {
             try store.write(shard: number) { transaction in
                 try engine.apply(due.map(\.work), to: transaction)
                 CrashPoint.reach(.shardApplied)
@@ -195,6 +196,23 @@ package final class Pipeline: @unchecked Sendable {
             progress.broadcast()
             progress.unlock()
         }
+    }
+
+    /// What a shard's next transaction takes. Where much comes it waits for more, since an entity's events cost little more together than
+    /// one alone does.
+    private func receiveDue(_ number: Int) -> [Due]? {
+        func rows(_ due: [Due]) -> Int { due.reduce(0) { $0 + $1.work.rows } }
+        func receive(_ timeout: Double?, behind rowsBefore: Int) -> [Due]? {
+            shards[number].receive(timeout: timeout) { taken, _ in rowsBefore + rows(taken) < Limits.rowsPerShardTransactionMax }
+        }
+        guard var due = receive(nil, behind: 0) else { return nil }
+        let end = monotonicClock() + Limits.shardWaitMax
+        while due[due.count - 1].isBehind, rows(due) < Limits.rowsPerShardTransactionMax {
+            let left = end - monotonicClock()
+            guard left > 0, let more = receive(Double(left) / 1e6, behind: rows(due)), !more.isEmpty else { break }
+            due += more
+        }
+        return due
     }
 
     /// For each view its stream's watermark; `Int64.min` where that is not known.
