@@ -7,13 +7,11 @@ import WeirEngine
 //   0x00 name                                                     what concerns the shard as a whole
 //   0x01 u16 view, u16 length, entity key, 0x00                   an entity's base record
 //   0x01 u16 view, u16 length, entity key, 0x01, u64 start, u8 16 − level   a node of its time tree
-//   0x02 u64 number                                               the outbox: what the shard decided, for history and topics
 //
 // Integers are big-endian, so that LMDB's order of bytes is the order of numbers.
 package enum StoreKey {
     static let meta: UInt8 = 0
     static let entity: UInt8 = 1
-    static let outbox: UInt8 = 2
 
     package static func meta(_ name: String) -> [UInt8] { [meta] + Array(name.utf8) }
 

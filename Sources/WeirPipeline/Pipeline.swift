@@ -21,7 +21,7 @@ package final class Pipeline: @unchecked Sendable {
     private let writer: HistoryWriter
     private let store: OnlineStore
     private let engine: ShardEngine
-    private let input = BoundedQueue<IncomingBatch>(capacity: Limits.queuedEventsMax) { 64 + $0.batch.count }
+    private let input = BoundedQueue<IncomingBatch>(capacity: Limits.queuedEventsMax) { $0.cost }
     private let shards: [BoundedQueue<Due>]
     private let progress = NSCondition()
     private var submitted = 0
@@ -43,7 +43,7 @@ package final class Pipeline: @unchecked Sendable {
         self.writer = writer
         self.store = store
         engine = ShardEngine(catalog: catalog, views: store.runtimes)
-        shards = (0..<store.shardCount).map { _ in BoundedQueue(capacity: Limits.queuedRowsMax) { 64 + $0.work.rows } }
+        shards = (0..<store.shardCount).map { _ in BoundedQueue(capacity: Limits.queuedRowsMax) { $0.work.cost } }
         applied = Array(repeating: 0, count: store.shardCount)
         latestEventTime = writer.latestEventTime ?? .min
     }
@@ -51,6 +51,10 @@ package final class Pipeline: @unchecked Sendable {
     private var latestEventTime: Int64
     /// Output records up to this number are in their topics.
     private let publishedNumber = Atomic<Int64>(0)
+
+    /// The history has the push log up to this offset.
+    private let pushedOffset = Atomic<Int64>(0)
+    package var committedPushOffset: Int64 { pushedOffset.load(ordering: .relaxed) }
 
     /// The history may forget output records up to this number.
     package func published(upTo number: Int64) { publishedNumber.store(number, ordering: .relaxed) }
@@ -150,7 +154,7 @@ package final class Pipeline: @unchecked Sendable {
         // Batches that have come meanwhile share a transaction: small ones when caught up, large ones when behind.
         while let incoming = input.receive(
             timeout: Self.secondsBetweenLooks,
-            while: { taken, _ in taken.reduce(0) { $0 + $1.batch.count } < Limits.eventsPerTransactionMax })
+            while: { taken, _ in taken.reduce(0) { $0 + $1.cost } < Limits.eventsPerTransactionMax })
         {
             if Double(monotonicClock() - lastLook) > Self.secondsBetweenLooks * 1e6 {
                 lastLook = monotonicClock()
@@ -162,6 +166,8 @@ package final class Pipeline: @unchecked Sendable {
             let (accepted, summary) = try writer.commit(
                 incoming, now: monotonicClock(), published: publishedNumber.load(ordering: .relaxed))
             latestEventTime = writer.latestEventTime ?? .min
+            // The log is applied in order.
+            if let pushed = incoming.last(where: { $0.source.kind == .push }) { pushedOffset.store(pushed.nextOffset, ordering: .relaxed) }
             progress.lock()
             committed += incoming.count
             total.accepted += summary.accepted
@@ -182,7 +188,7 @@ package final class Pipeline: @unchecked Sendable {
 
     private func runShard(_ number: Int) throws {
         while let due = shards[number].receive(while: { taken, _ in
-            taken.reduce(0) { $0 + $1.work.rows } < Limits.rowsPerShardTransactionMax
+            taken.reduce(0) { $0 + $1.work.cost } < Limits.rowsPerShardTransactionMax
         }
         ) {
             try store.write(shard: number) { transaction in
