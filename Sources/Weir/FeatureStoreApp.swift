@@ -2,6 +2,7 @@ import ArgumentParser
 import CMalloc
 import Synchronization
 import WeirDefinitions
+import WeirEngine
 
 /// A feature repository's executable: the server, the exporter and every other command over its own catalog.
 ///
@@ -19,6 +20,7 @@ extension FeatureStoreApp {
     /// Checks the definitions, then runs the command that the arguments name.
     public static func main() {
         weir_one_heap()
+        do { try CrashPoint.check() } catch { WeirCommand.exit(withError: CommandFailure("\(error)")) }
         do {
             let plan = try CatalogPlan(Self().catalog)
             App.catalog.withLock { $0 = plan }

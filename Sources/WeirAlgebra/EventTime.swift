@@ -14,6 +14,11 @@ public struct EventTime: Hashable, Comparable, Sendable {
     /// After every event.
     public static let distantFuture = EventTime(microseconds: .max)
 
+    /// The years 0 to 9999, which RFC 3339 can say. Times of events lie in them, so that arithmetic on them stays far from the ends
+    /// of 64 bits.
+    public static let ofEvents: ClosedRange<EventTime> =
+        EventTime(microseconds: -62_167_219_200_000_000)...EventTime(microseconds: 253_402_300_799_999_999)
+
     /// This moment moved by a number of microseconds; stops at the ends of the range instead of trapping.
     public func advanced(by microseconds: Int64) -> EventTime {
         let (sum, overflow) = self.microseconds.addingReportingOverflow(microseconds)
@@ -27,6 +32,20 @@ public struct EventTime: Hashable, Comparable, Sendable {
     public func floored(to step: Int64) -> EventTime {
         let remainder = microseconds % step
         return advanced(by: remainder < 0 ? -(remainder + step) : -remainder)
+    }
+}
+
+extension Int64 {
+    /// The sum; the end of the range where it lies outside.
+    package func addingClamped(_ other: Int64) -> Int64 {
+        let (sum, overflow) = addingReportingOverflow(other)
+        return overflow ? (other > 0 ? .max : .min) : sum
+    }
+
+    /// The difference; the end of the range where it lies outside.
+    package func subtractingClamped(_ other: Int64) -> Int64 {
+        let (difference, overflow) = subtractingReportingOverflow(other)
+        return overflow ? (other > 0 ? .min : .max) : difference
     }
 }
 

@@ -29,12 +29,26 @@ public enum Limits {
     /// Microseconds that an event may be ahead of its ingest time and still move its stream's watermark, where the stream declares no
     /// `maxAhead`.
     public static let watermarkAheadMax: Int64 = 86_400_000_000
-    /// Events that wait for the history until their sources wait too (and one batch more).
+    /// Events that wait for the history until their sources wait too (and one batch more). A batch costs 64 more, malformed records
+    /// cost as much as events, and so do each `bytesPerQueuedEvent` of text: what waits has at most 12 MiB of it.
     public static let queuedEventsMax = 24_576
-    /// Rows (an event is one in each view) that wait for a shard until the history waits too.
+    /// Rows (an event is one in each view) that wait for a shard until the history waits too; counted in the same way.
     public static let queuedRowsMax = 131_072
-    /// Events below which a transaction of the history takes a further batch.
+    /// Bytes of text that cost as much in a queue as an event.
+    public static let bytesPerQueuedEvent = 512
+    /// Events, counted as in the queue, below which a transaction of the history takes a further batch.
     public static let eventsPerTransactionMax = 24_576
+    /// Events that a shard's transaction takes while it catches up with the history.
+    public static let eventsPerCatchUp: Int64 = 32_768
+    /// Bytes that are read of a file at a time, and records of a batch of it.
+    public static let fileChunkBytes = 4 << 20
+    public static let recordsPerFileBatch = 4_096
+    /// Output records of one transaction of their topics.
+    public static let outputRecordsPerTransaction = 1_000
+    /// Bytes of the segments' Bloom filters that a connection to the history keeps in memory.
+    public static let identityFilterBytesMax = 64 << 20
+    /// Seconds after which the push log lets go of what the history has.
+    public static let pushTrimSeconds = 5.0
     /// Rows (an event is one in each view) below which a transaction of a shard takes a further batch. Each may make a page of LMDB's
     /// dirty, which stays in memory until the commit.
     public static let rowsPerShardTransactionMax = 131_072

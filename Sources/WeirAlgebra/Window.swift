@@ -97,9 +97,12 @@ public struct Window: Hashable, Sendable {
         guard let alignment, let length, length > 0, alignment > 0 else { return [] }
         var start = aligned(time).microseconds
         var windows: [Range<Int64>] = []
-        while start > time.microseconds - length {
-            windows.append(start..<start + length)
-            start -= alignment
+        let before = time.microseconds.subtractingClamped(length)
+        while start > before {
+            windows.append(start..<start.addingClamped(length))
+            let (previous, overflow) = start.subtractingReportingOverflow(alignment)
+            if overflow { break }
+            start = previous
         }
         return windows.reversed()
     }

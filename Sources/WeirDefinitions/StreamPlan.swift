@@ -150,14 +150,28 @@ final class TypedStream<E: Event>: StreamPlan {
     }
 
     func prepare(_ records: RecordBatch, view: Int?, keyHashes: [UInt64]?) -> PreparedBatch {
+        prepare(records, view: view, keyHashes: keyHashes, without: [])
+    }
+
+    /// - Parameter refused: rows that have too long a key.
+    private func prepare(_ records: RecordBatch, view: Int?, keyHashes: [UInt64]?, without refused: Set<Int>) -> PreparedBatch {
         var batch = PreparedBatch(records: records)
         var events: [E] = []
         events.reserveCapacity(records.rows.count)
         var decoder = RecordDecoder(schema: schema)
         decoder.load(records)
         for row in records.rows.indices {
+            if !refused.isEmpty, refused.contains(row) {
+                batch.reject(row, "its key is longer than \(Limits.keyBytesMax) bytes")
+                continue
+            }
             do throws(RecordError) {
                 let event = try decoder.decode(E.self, row: row)
+                // What the history took before is never refused. An event may make its time itself, past the check of its text.
+                guard keyHashes != nil || EventTime.ofEvents.contains(event.eventTime) else {
+                    throw RecordError(
+                        field: "event_time", "the time \(event.eventTime.microseconds) µs lies outside of the years 0 to 9999")
+                }
                 events.append(event)
                 batch.recordRows.append(row)
             } catch {
@@ -167,17 +181,9 @@ final class TypedStream<E: Event>: StreamPlan {
         batch.views = typedViews.indices.map { index in
             view == nil || view == index ? typedViews[index].rows(of: events) : ViewRows(columns: [])
         }
-        if let tooLong = batch.firstRowWithLongKey() {
-            // Rare: leave these events out and read the rows again.
-            batch.reject(batch.recordRows[tooLong], "its key is longer than \(Limits.keyBytesMax) bytes")
-            var rest = records
-            rest.malformed = batch.records.malformed
-            let width = schema.fields.count
-            let row = batch.recordRows[tooLong]
-            rest.rows.remove(at: row)
-            rest.cells.removeSubrange(row * width..<(row + 1) * width)
-            return prepare(rest, view: view, keyHashes: nil)
-        }
+        let tooLong = batch.rowsWithLongKeys()
+        // Rare: read the rows again without all of these. The records stay as they are, since ingest times are found by their rows.
+        if !tooLong.isEmpty { return prepare(records, view: view, keyHashes: nil, without: tooLong) }
         batch.times = events.map { $0.eventTime.microseconds }
         batch.ids.reserve(events.count)
         if !hasIDs {
@@ -195,11 +201,13 @@ extension PreparedBatch {
         records.malformed.append(.init(raw: info.raw, offset: info.offset, reason: reason))
     }
 
-    fileprivate func firstRowWithLongKey() -> Int? {
+    /// The records whose key in some view is too long.
+    fileprivate func rowsWithLongKeys() -> Set<Int> {
+        var found: Set<Int> = []
         for view in views {
-            for row in 0..<view.keys.count where view.keys.textRange(row).count > Limits.keyBytesMax { return row }
+            for row in 0..<view.keys.count where view.keys.textRange(row).count > Limits.keyBytesMax { found.insert(recordRows[row]) }
         }
-        return nil
+        return found
     }
 
     fileprivate mutating func hashKeys() {

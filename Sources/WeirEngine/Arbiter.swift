@@ -117,16 +117,20 @@ package struct Arbiter: Sendable {
         for row in 0..<batch.count {
             let time = batch.times[row]
             let ingestTime = incoming.ingestTimes?[batch.recordRows[row]] ?? incoming.ingestTime
-            let ahead = time.subtractingReportingOverflow(ingestTime)
-            let isTrusted = !ahead.overflow && ahead.partialValue <= state.plan.maxAhead ?? Limits.watermarkAheadMax
+            let ahead = time.subtractingClamped(ingestTime)
+            let isTrusted = ahead <= state.plan.maxAhead ?? Limits.watermarkAheadMax
             // The event itself cannot bring the watermark past its own time.
             state.watermarks.observe(input, eventTime: time, now: now, countsForTime: isTrusted)
-            if let lateness = state.plan.lateness, let watermark = state.watermarks.combined, time < watermark - lateness {
-                refuse(row, .tooLate, "it is \(watermark - time) µs older than the stream's watermark; the stream allows \(lateness) µs")
+            if let lateness = state.plan.lateness, let watermark = state.watermarks.combined, time < watermark.subtractingClamped(lateness)
+            {
+                refuse(
+                    row, .tooLate,
+                    "it is \(watermark.subtractingClamped(time)) µs older than the stream's watermark; the stream allows \(lateness) µs"
+                )
                 continue
             }
             if let maxAhead = state.plan.maxAhead, !isTrusted {
-                refuse(row, .aheadOfTime, "it is \(ahead.partialValue) µs ahead of its ingest time; the stream allows \(maxAhead) µs")
+                refuse(row, .aheadOfTime, "it is \(ahead) µs ahead of its ingest time; the stream allows \(maxAhead) µs")
                 continue
             }
             switch try transaction.insert(batch, row: row, sequence: lastSequence + 1, ingestTime: ingestTime, from: incoming) {

@@ -1,3 +1,4 @@
+import WeirAlgebra
 import WeirDefinitions
 
 /// The history as a log: every accepted event in the order of acceptance.
@@ -42,7 +43,7 @@ extension ShardEngine {
         }
         var position = states.map(\.appliedSequence).min() ?? 0
         while position < last {
-            let end = min(position + 32_768, last)
+            let end = min(position + Limits.eventsPerCatchUp, last)
             var works = states.map { _ in ShardWork(sequence: end, latestEventTime: latestEventTime, watermarks: []) }
             for stream in catalog.streams {
                 try log.forEachBatch(of: stream.name, after: position, upTo: end) { batch, _ in

@@ -3,7 +3,7 @@ import Synchronization
 
 /// The named points of the commit path at which tests kill the process, to show that none of them loses or doubles anything.
 ///
-/// `WEIR_CRASH_AT=history-inserted:3` makes the process kill itself with SIGKILL when it comes to the point for the third time.
+/// `WEIR_CRASH_AT=history-written:3` makes the process kill itself with SIGKILL when it comes to the point for the third time.
 package enum CrashPoint: String, CaseIterable, Sendable {
     /// A batch was handed over by its source.
     case submitted
@@ -25,12 +25,27 @@ package enum CrashPoint: String, CaseIterable, Sendable {
     /// Between the renames of a rebuild.
     case rebuildMoved = "rebuild-moved"
 
-    private static let armed: (point: CrashPoint, count: Int)? = {
-        guard let text = ProcessInfo.processInfo.environment["WEIR_CRASH_AT"] else { return nil }
-        let parts = text.split(separator: ":")
-        guard let point = parts.first.flatMap({ CrashPoint(rawValue: String($0)) }) else { return nil }
-        return (point, parts.count > 1 ? Int(parts[1]) ?? 1 : 1)
-    }()
+    private static let armed = ProcessInfo.processInfo.environment["WEIR_CRASH_AT"].flatMap { try? parse($0) }
+
+    /// - Parameter text: a point, or a point and a count.
+    package static func parse(_ text: String) throws(CrashPointError) -> (point: CrashPoint, count: Int) {
+        let parts = text.split(separator: ":", omittingEmptySubsequences: false)
+        guard parts.count <= 2, let point = CrashPoint(rawValue: String(parts[0])),
+            let count = parts.count == 2 ? Int(parts[1]) : 1, count > 0
+        else {
+            throw CrashPointError(
+                description:
+                    "WEIR_CRASH_AT=\(text): POINT or POINT:COUNT expected; the points are \(allCases.map(\.rawValue).joined(separator: ", "))"
+            )
+        }
+        return (point, count)
+    }
+
+    /// A mistyped point would be one that nothing ever comes to.
+    package static func check() throws(CrashPointError) {
+        if let text = ProcessInfo.processInfo.environment["WEIR_CRASH_AT"] { _ = try parse(text) }
+    }
+
     private static let reached = Atomic<Int>(0)
 
     /// Costs one comparison where nothing is armed.
@@ -38,4 +53,8 @@ package enum CrashPoint: String, CaseIterable, Sendable {
         guard let armed, armed.point == point else { return }
         if reached.add(1, ordering: .relaxed).newValue == armed.count { kill(getpid(), SIGKILL) }
     }
+}
+
+package struct CrashPointError: Error, CustomStringConvertible {
+    package let description: String
 }

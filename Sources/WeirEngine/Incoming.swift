@@ -1,3 +1,4 @@
+import WeirAlgebra
 import WeirDefinitions
 
 /// Names a source and a part of it: a file (partition 0), a topic's partition, the push log.
@@ -65,6 +66,11 @@ package struct IncomingBatch: Sendable {
         self.ingestTime = ingestTime
         self.ingestTimes = ingestTimes
         self.phase = phase
+    }
+
+    /// What it takes up in a queue, in events: long and malformed records take memory, too.
+    package var cost: Int {
+        64 + batch.count + batch.records.malformed.count + batch.records.bytes.count / Limits.bytesPerQueuedEvent
     }
 }
 

@@ -203,7 +203,9 @@ package struct LeafView: RowAccess {
             if width == 0 {
                 let length = Int(try body.read(UInt32.self))
                 form = .fixed(length: length)
-                bytes = try body.readRaw(length * rows)
+                let (size, overflow) = length.multipliedReportingOverflow(by: rows)
+                guard !overflow else { throw FormatError("\(rows) texts of \(length) bytes") }
+                bytes = try body.readRaw(size)
             } else {
                 form = .offsets(try body.readRaw((rows + 1) * width), width: width)
                 bytes = try body.readRaw(body.remaining)

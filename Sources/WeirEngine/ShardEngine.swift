@@ -28,6 +28,11 @@ package struct ShardWork: Sendable {
     package var watermarks: [Int64]
     /// Rows to apply.
     package var rows = 0
+    /// Bytes of the texts that they keep in memory.
+    package var textBytes = 0
+
+    /// What it takes up in a queue, in rows.
+    package var cost: Int { 64 + rows + textBytes / Limits.bytesPerQueuedEvent }
 }
 
 /// Shares accepted events out among the shards, and applies them to one. It does no input or output itself: state goes through
@@ -65,9 +70,11 @@ package struct ShardEngine: Sendable {
             // Shards need what the views read of an event, not the event: what waits for them stays small.
             var batch = item.batch
             batch.records = RecordBatch(schema: batch.records.schema)
+            let textBytes = batch.views.reduce(0) { $0 + $1.keys.textBytes.count + $1.columns.reduce(0) { $0 + $1.textBytes.count } }
             for (shard, slice) in Sharding.slices(of: item.batch, rows: item.rows, shards: shards).enumerated() where !slice.isEmpty {
                 works[shard].slices.append((slice, batch, numbers))
                 works[shard].rows += slice.views.reduce(0) { $0 + $1.count }
+                works[shard].textBytes += textBytes
             }
         }
         return works
@@ -98,12 +105,13 @@ package struct ShardEngine: Sendable {
     /// Deletes what lies before the horizons. That looks through all entities: it is left until there were some events for each node,
     /// so that it costs little for an event, or until a horizon has moved by some steps.
     private func sweep(_ transaction: some ShardTransaction, at watermarks: [Int64]) throws {
-        let isDue = transaction.state.appliedSequence - transaction.state.sweptSequence >= 2 * Int64(transaction.nodeCount)
+        // Numbers from disk: damaged ones wrap.
+        let isDue = transaction.state.appliedSequence &- transaction.state.sweptSequence >= 2 &* Int64(transaction.nodeCount)
         var hasSwept = false
         for (number, view) in catalog.views.enumerated() {
             let horizon = max(transaction.state.keptFrom[number], Self.horizon(view, at: watermarks[number]))
             let swept = transaction.state.sweptFrom[number]
-            guard horizon > swept, isDue || (swept > .min && horizon - swept >= 8 * Self.step(view)) else { continue }
+            guard horizon > swept, isDue || (swept > .min && horizon.subtractingClamped(swept) >= 8 * Self.step(view)) else { continue }
             try transaction.expire(view: number, before: horizon)
             transaction.state.keptFrom[number] = horizon
             transaction.state.sweptFrom[number] = horizon
@@ -119,7 +127,7 @@ package struct ShardEngine: Sendable {
     private static func horizon(_ view: ViewPlan, at time: Int64) -> Int64 {
         guard time > .min else { return .min }
         let step = step(view)
-        let (oldest, overflow) = time.subtractingReportingOverflow(view.reach + step)
+        let (oldest, overflow) = time.subtractingReportingOverflow(view.reach.addingClamped(step))
         return overflow ? .min : EventTime(microseconds: oldest).floored(to: step).microseconds
     }
 

@@ -61,7 +61,8 @@ extension ViewRuntime {
         scratch.writer.write(baseTime == nil ? nodeKindTile : nodeKindBase)
         scratch.writer.write(tileVersion)
         scratch.writer.write(UInt16(runners.count))
-        scratch.writer.write(oldRows + UInt64(range.count))
+        // What a damaged tile says wraps.
+        scratch.writer.write(oldRows &+ UInt64(range.count))
         if let baseTime { scratch.writer.write(baseTime) }
         for (slot, runner) in runners.enumerated() {
             // Of what has expired only windows without a beginning ask.

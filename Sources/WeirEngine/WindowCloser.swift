@@ -245,7 +245,7 @@ struct WindowCloser: Sendable {
     ) throws -> String {
         let definition = runtime.plan.windows[window]
         // Behind a session's last event there is none of its own.
-        let end = definition.kind == .session ? record.end - (definition.length ?? 0) + 1 : record.end
+        let end = definition.kind == .session ? sum(sum(record.end, -(definition.length ?? 0)), 1) : record.end
         let rows = try rows ?? transaction.rows(of: runtime.plan, key: record.key, from: record.start, to: end)
         let values = try runtime.closedValues(window: window, rows: rows, at: EventTime(microseconds: record.end))
         return "{" + values.map { "\"\($0.name)\":\($0.value.json)" }.joined(separator: ",") + "}"

@@ -17,13 +17,14 @@ package struct HistoryError: Error, CustomStringConvertible {
 package enum HistoryDatabase {
     package static func path(in directory: String) -> String { directory + "/history.sqlite" }
 
-    /// For the one writer. Every commit is synced, unless `isSynced` is false.
+    /// For the one writer. Every commit is synced, unless `isSynced` is false: then checkpoints alone are, which a write-ahead log
+    /// needs to stay whole at a power cut, whatever it loses of its end.
     package static func openForWriting(directory: String, isSynced: Bool = true) throws -> DatabaseQueue {
         var configuration = Configuration()
         configuration.busyMode = .timeout(5)
         configuration.prepareDatabase { db in
             try db.execute(sql: "PRAGMA journal_mode = WAL")
-            try db.execute(sql: "PRAGMA synchronous = \(isSynced ? "FULL" : "OFF")")
+            try db.execute(sql: "PRAGMA synchronous = \(isSynced ? "FULL" : "NORMAL")")
             try db.execute(sql: "PRAGMA cache_size = -16384")
             try db.execute(sql: "PRAGMA wal_autocheckpoint = 4000")
         }

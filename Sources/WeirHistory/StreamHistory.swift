@@ -19,7 +19,6 @@ final class StreamHistory {
     /// Row groups that were read last, one for each segment and order: an export asks for one entity after another.
     private var recent: [GroupPlace: RecentGroup] = [:]
     private var filterBytes = 0
-    private static let filterBytesMax = 64 << 20
 
     private struct KnownSegment {
         let number: Int64
@@ -294,7 +293,7 @@ final class StreamHistory {
         let bytes = try Data.fetchOne(
             db.cachedStatement(sql: "SELECT identities FROM weir_segments WHERE number = ?"), arguments: [segments[index].number])
         let filter = IdentityFilter(Array(bytes ?? Data()))
-        if filterBytes + filter.bytes.count > Self.filterBytesMax {
+        if filterBytes + filter.bytes.count > Limits.identityFilterBytesMax {
             for index in segments.indices { segments[index].identities = nil }
             filterBytes = 0
         }

@@ -3,6 +3,7 @@ import WeirDefinitions
 import WeirEngine
 import WeirHistory
 import WeirOnlineStore
+import WeirSources
 
 /// Writes a consistent copy of a data directory, also of one that a process is writing to, and checks that it opens.
 ///
@@ -38,21 +39,49 @@ package func backUp(_ directory: DataDirectory, to target: String, catalog: Cata
     sync()
 }
 
+/// Copies the push log, and leaves out what is not there: a store without pushes has none, and what is trimmed meanwhile is in the
+/// history. Anything else that cannot be read ends the backup.
 private func copyPushLog(_ source: String, to target: String) throws {
-    let files = FileManager.default
-    for name in (try? files.contentsOfDirectory(atPath: source)) ?? [] {
-        // Trimmed meanwhile: the history is past it.
-        guard let data = files.contents(atPath: source + "/" + name) else { continue }
-        guard files.createFile(atPath: target + "/" + name, contents: data) else {
-            throw DataDirectoryError("cannot write \(target)/\(name): \(String(cString: strerror(errno)))")
+    guard let directory = opendir(source) else {
+        if errno == ENOENT { return }
+        throw DataDirectoryError("cannot list \(source): \(String(cString: strerror(errno)))")
+    }
+    closedir(directory)
+    let names: [String]
+    do { names = try FileManager.default.contentsOfDirectory(atPath: source) } catch {
+        throw DataDirectoryError("cannot list \(source): \(error.localizedDescription)")
+    }
+    for name in names {
+        let from = open(source + "/" + name, O_RDONLY | O_CLOEXEC)
+        if from < 0, errno == ENOENT { continue }
+        guard from >= 0 else { throw DataDirectoryError("cannot open \(source)/\(name): \(String(cString: strerror(errno)))") }
+        defer { close(from) }
+        let to = open(target + "/" + name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
+        guard to >= 0 else { throw DataDirectoryError("cannot write \(target)/\(name): \(String(cString: strerror(errno)))") }
+        defer { close(to) }
+        var buffer = [UInt8](repeating: 0, count: 1 << 20)
+        while true {
+            let count = read(from, &buffer, buffer.count)
+            if count == 0 { break }
+            guard count > 0 else { throw DataDirectoryError("cannot read \(source)/\(name): \(String(cString: strerror(errno)))") }
+            guard write(to, buffer, count) == count else {
+                throw DataDirectoryError("cannot write \(target)/\(name): \(String(cString: strerror(errno)))")
+            }
         }
     }
 }
 
 private func check(_ directory: DataDirectory, _ catalog: CatalogPlan) throws {
     let store = try OnlineStore(directory: directory.online, catalog: catalog, shards: nil, mode: .read)
-    let last = try HistoryReader(directory: directory.path, catalog: catalog).latestSequence()
+    let history = try HistoryReader(directory: directory.path, catalog: catalog)
+    let last = try history.latestSequence()
     guard try store.states().allSatisfy({ $0.appliedSequence <= last }) else {
         throw DataDirectoryError("the copy in \(directory.path) is not consistent: a shard is ahead of the history")
+    }
+    let pushed = try history.positions().filter { $0.source.hasPrefix("push") }.map(\.position).max() ?? 0
+    guard try PushLog.reaches(pushed, directory: directory.push) else {
+        throw DataDirectoryError(
+            "the copied push log does not go on from \(pushed), up to which the history has applied it: it was trimmed while it was copied, or \(directory.path)/push is not whole; take the backup again"
+        )
     }
 }

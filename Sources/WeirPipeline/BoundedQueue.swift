@@ -1,7 +1,7 @@
 import Foundation
 
 /// A queue between two threads that makes the sender wait where the receiver falls behind.
-final class BoundedQueue<Element: Sendable>: @unchecked Sendable {
+package final class BoundedQueue<Element: Sendable>: @unchecked Sendable {
     // Everything is guarded by `condition`.
     private let condition = NSCondition()
     private var elements: [Element] = []
@@ -14,14 +14,14 @@ final class BoundedQueue<Element: Sendable>: @unchecked Sendable {
     /// - Parameters:
     ///   - capacity: the queue takes one more element while its elements cost less than this.
     ///   - cost: of an element, at least 1.
-    init(capacity: Int, cost: @escaping @Sendable (Element) -> Int) {
+    package init(capacity: Int, cost: @escaping @Sendable (Element) -> Int) {
         self.capacity = capacity
         self.cost = cost
     }
 
     /// Waits for room. Returns false where the queue is closed.
     @discardableResult
-    func send(_ element: Element) -> Bool {
+    package func send(_ element: Element) -> Bool {
         condition.lock()
         defer { condition.unlock() }
         while load >= capacity, !isClosed { condition.wait() }
@@ -35,7 +35,7 @@ final class BoundedQueue<Element: Sendable>: @unchecked Sendable {
     /// Waits for an element, then takes as many as `fits` accepts, at least one. nil where the queue is closed and empty.
     ///
     /// - Parameter timeout: seconds after which nothing is returned; nil waits for as long as it takes.
-    func receive(timeout: Double? = nil, while fits: ([Element], Element) -> Bool) -> [Element]? {
+    package func receive(timeout: Double? = nil, while fits: ([Element], Element) -> Bool) -> [Element]? {
         let deadline = timeout.map { Date(timeIntervalSinceNow: $0) }
         condition.lock()
         defer { condition.unlock() }
@@ -58,7 +58,7 @@ final class BoundedQueue<Element: Sendable>: @unchecked Sendable {
     }
 
     /// The receiver still gets what is in the queue.
-    func close() {
+    package func close() {
         condition.lock()
         isClosed = true
         condition.broadcast()

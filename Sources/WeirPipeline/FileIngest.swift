@@ -41,9 +41,6 @@ package struct FileIngest {
         self.ingestTimeColumn = ingestTimeColumn
     }
 
-    private static let chunkBytes = 4 << 20
-    private static let recordsPerBatch = 4_096
-
     package struct Plan {
         /// What the history knows the file as.
         let source: SourcePart
@@ -98,7 +95,7 @@ package struct FileIngest {
         if plan.start > 0 {
             var left = plan.start
             var head: [UInt8] = []
-            while left > 0, let data = try file.read(upToCount: Int(min(left, Int64(Self.chunkBytes)))), !data.isEmpty {
+            while left > 0, let data = try file.read(upToCount: Int(min(left, Int64(Limits.fileChunkBytes)))), !data.isEmpty {
                 data.withUnsafeBytes { fingerprint.append($0) }
                 if head.count < 1 << 20 { head.append(contentsOf: data) }
                 left -= Int64(data.count)
@@ -110,10 +107,10 @@ package struct FileIngest {
         var isLast = false
         var batch = RecordBatch(schema: schema)
         while !isLast {
-            let data = try file.read(upToCount: Self.chunkBytes) ?? Data()
+            let data = try file.read(upToCount: Limits.fileChunkBytes) ?? Data()
             carry.append(contentsOf: data)
             // A read that gives less than asked for ends the file, as far as it is now.
-            isLast = data.count < Self.chunkBytes
+            isLast = data.count < Limits.fileChunkBytes
             var used = 0
             while used < carry.count || (isLast && used == 0 && carry.isEmpty == false) {
                 let consumed = try carry.withUnsafeBytes { bytes in
@@ -122,9 +119,9 @@ package struct FileIngest {
                     do {
                         return switch format {
                         case .csv:
-                            try csv.parse(chunk, isLast: isLast, baseOffset: base, into: &batch, recordsMax: Self.recordsPerBatch)
+                            try csv.parse(chunk, isLast: isLast, baseOffset: base, into: &batch, recordsMax: Limits.recordsPerFileBatch)
                         case .jsonl:
-                            jsonl.parse(chunk, isLast: isLast, baseOffset: base, into: &batch, recordsMax: Self.recordsPerBatch)
+                            jsonl.parse(chunk, isLast: isLast, baseOffset: base, into: &batch, recordsMax: Limits.recordsPerFileBatch)
                         }
                     } catch {
                         throw FileIngestError("\(path): \(error)")

@@ -1,3 +1,4 @@
+import WeirAlgebra
 import WeirEngine
 
 /// Topics that take output records.
@@ -22,18 +23,16 @@ package struct OutputPublisher<Topics: OutputTopics> {
         taken = try topics.lastNumber() ?? 0
     }
 
-    private static var recordsAtOnce: Int { 1_000 }
-
     /// Publishes what there is. Returns whether there may be more.
     ///
     /// - Parameter records: the records after a number, in order, at most so many.
     package mutating func publish(
         _ records: (_ after: Int64, _ limit: Int) throws -> [(number: Int64, record: OutputRecord)]
     ) throws -> Bool {
-        let batch = try records(taken, Self.recordsAtOnce)
+        let batch = try records(taken, Limits.outputRecordsPerTransaction)
         guard let last = batch.last else { return false }
         try topics.publish(batch)
         taken = last.number
-        return batch.count == Self.recordsAtOnce
+        return batch.count == Limits.outputRecordsPerTransaction
     }
 }

@@ -21,7 +21,7 @@ package final class Pipeline: @unchecked Sendable {
     private let writer: HistoryWriter
     private let store: OnlineStore
     private let engine: ShardEngine
-    private let input = BoundedQueue<IncomingBatch>(capacity: Limits.queuedEventsMax) { 64 + $0.batch.count }
+    private let input = BoundedQueue<IncomingBatch>(capacity: Limits.queuedEventsMax) { $0.cost }
     private let shards: [BoundedQueue<Due>]
     private let progress = NSCondition()
     private var submitted = 0
@@ -45,7 +45,7 @@ package final class Pipeline: @unchecked Sendable {
         self.writer = writer
         self.store = store
         engine = ShardEngine(catalog: catalog, views: store.runtimes)
-        shards = (0..<store.shardCount).map { _ in BoundedQueue(capacity: Limits.queuedRowsMax) { 64 + $0.work.rows } }
+        shards = (0..<store.shardCount).map { _ in BoundedQueue(capacity: Limits.queuedRowsMax) { $0.work.cost } }
         applied = Array(repeating: 0, count: store.shardCount)
         latestEventTime = writer.latestEventTime ?? .min
     }
@@ -53,6 +53,10 @@ package final class Pipeline: @unchecked Sendable {
     private var latestEventTime: Int64
     /// Output records up to this number are in their topics.
     private let publishedNumber = Atomic<Int64>(0)
+
+    /// The history has the push log up to this offset.
+    private let pushedOffset = Atomic<Int64>(0)
+    package var committedPushOffset: Int64 { pushedOffset.load(ordering: .relaxed) }
 
     /// The history may forget output records up to this number.
     package func published(upTo number: Int64) { publishedNumber.store(number, ordering: .relaxed) }
@@ -152,7 +156,7 @@ package final class Pipeline: @unchecked Sendable {
         // Batches that have come meanwhile share a transaction: small ones when caught up, large ones when behind.
         while let incoming = input.receive(
             timeout: Self.secondsBetweenLooks,
-            while: { taken, _ in taken.reduce(0) { $0 + $1.batch.count } < Limits.eventsPerTransactionMax })
+            while: { taken, _ in taken.reduce(0) { $0 + $1.cost } < Limits.eventsPerTransactionMax })
         {
             if Double(monotonicClock() - lastLook) > Self.secondsBetweenLooks * 1e6 {
                 lastLook = monotonicClock()
@@ -164,6 +168,8 @@ package final class Pipeline: @unchecked Sendable {
             let (accepted, summary) = try writer.commit(
                 incoming, now: monotonicClock(), published: publishedNumber.load(ordering: .relaxed))
             latestEventTime = writer.latestEventTime ?? .min
+            // The log is applied in order.
+            if let pushed = incoming.last(where: { $0.source.kind == .push }) { pushedOffset.store(pushed.nextOffset, ordering: .relaxed) }
             progress.lock()
             committed += incoming.count
             total.accepted += summary.accepted
@@ -201,15 +207,15 @@ package final class Pipeline: @unchecked Sendable {
     /// What a shard's next transaction takes. Where much comes it waits for more, since an entity's events cost little more together than
     /// one alone does.
     private func receiveDue(_ number: Int) -> [Due]? {
-        func rows(_ due: [Due]) -> Int { due.reduce(0) { $0 + $1.work.rows } }
-        func receive(_ timeout: Double?, behind rowsBefore: Int) -> [Due]? {
-            shards[number].receive(timeout: timeout) { taken, _ in rowsBefore + rows(taken) < Limits.rowsPerShardTransactionMax }
+        func cost(_ due: [Due]) -> Int { due.reduce(0) { $0 + $1.work.cost } }
+        func receive(_ timeout: Double?, behind before: Int) -> [Due]? {
+            shards[number].receive(timeout: timeout) { taken, _ in before + cost(taken) < Limits.rowsPerShardTransactionMax }
         }
         guard var due = receive(nil, behind: 0) else { return nil }
         let end = monotonicClock() + Limits.shardWaitMax
-        while due[due.count - 1].isBehind, rows(due) < Limits.rowsPerShardTransactionMax {
+        while due[due.count - 1].isBehind, cost(due) < Limits.rowsPerShardTransactionMax {
             let left = end - monotonicClock()
-            guard left > 0, let more = receive(Double(left) / 1e6, behind: rows(due)), !more.isEmpty else { break }
+            guard left > 0, let more = receive(Double(left) / 1e6, behind: cost(due)), !more.isEmpty else { break }
             due += more
         }
         return due

@@ -1,4 +1,5 @@
 import Foundation
+import WeirAlgebra
 import WeirDefinitions
 import WeirEngine
 import WeirHistory
@@ -13,10 +14,18 @@ package final class PushIngest: @unchecked Sendable {
     private let pipeline: Pipeline
     private let source = SourcePart(kind: .push, name: "push", partition: 0, stream: "")
     private var position: Int64
+    private let secondsBetweenTrims: Double?
+    private var lastTrim = Date()
     private let condition = NSCondition()
     private var isDone = false
 
-    package init(log: PushLog, catalog: CatalogPlan, pipeline: Pipeline, history: HistoryWriter) throws {
+    /// - Parameter secondsBetweenTrims: how often the log lets go of what the history has. nil: at the start alone, for a history that
+    ///   is not synced, which a power cut may take back behind pushes that were acknowledged.
+    package init(
+        log: PushLog, catalog: CatalogPlan, pipeline: Pipeline, history: HistoryWriter,
+        secondsBetweenTrims: Double? = Limits.pushTrimSeconds
+    ) throws {
+        self.secondsBetweenTrims = secondsBetweenTrims
         self.log = log
         self.catalog = catalog
         self.pipeline = pipeline
@@ -69,8 +78,15 @@ package final class PushIngest: @unchecked Sendable {
         }
     }
 
+    private func trim() {
+        guard let secondsBetweenTrims, -lastTrim.timeIntervalSinceNow > secondsBetweenTrims else { return }
+        lastTrim = Date()
+        log.trim(before: pipeline.committedPushOffset)
+    }
+
     private func next() throws -> PushLog.Record? {
         while true {
+            trim()
             if let record = try log.read(at: position, timeout: 1) { return record }
             if log.isStopped { return nil }
         }

@@ -16,6 +16,10 @@ package func rebuildOnlineStore(
     let fresh = directory.path + "/online.new"
     let old = directory.path + "/online.old"
     try? files.removeItem(atPath: fresh)
+    // A store that is half there would be taken for one to catch up.
+    if files.fileExists(atPath: fresh) {
+        throw DataDirectoryError("cannot remove \(fresh), which an earlier rebuild left; remove it, then rebuild again")
+    }
     let count = shards ?? existingShards(directory.online) ?? OnlineStore.defaultShards
     do {
         // Not synced on the way: until the directories change places nobody reads it.

@@ -55,13 +55,14 @@ package struct TopicReader<Consumer: TopicConsumer> {
     /// - Parameter ingestTime: the wall clock's.
     package mutating func findPartitions(topic: String, ingestTime: Int64, submit: (IncomingBatch) throws -> Void) throws {
         guard let stream = streams[topic] else { return }
-        for partition in try consumer.partitions(of: topic) {
-            let part = Part(topic: topic, partition: partition)
-            guard parts[part] == nil else { continue }
-            let source = source(part, stream)
-            // A partition that appears later has nothing that was there before: all of it is new.
-            let isNew = parts.keys.contains { $0.topic == topic }
-            let offset = try position(source) ?? consumer.offset(of: isNew ? .earliest : start, topic: topic, partition: partition)
+        let found = try consumer.partitions(of: topic).map { Part(topic: topic, partition: $0) }.filter { parts[$0] == nil }
+        let positions = try found.map { try position(source($0, stream)) }
+        // A partition that appears in a topic that was read before has nothing from before: all of it is new. Asked before the
+        // first partition is taken, so that all those of a topic that is read for the first time begin alike.
+        let wasRead = parts.keys.contains { $0.topic == topic } || positions.contains { $0 != nil }
+        for (part, position) in zip(found, positions) {
+            let (partition, source) = (part.partition, source(part, stream))
+            let offset = try position ?? consumer.offset(of: wasRead ? .earliest : start, topic: topic, partition: partition)
             try consumer.add(topic: topic, partition: partition, offset: offset)
             // From here on the partition holds the watermark back, until it counts as idle.
             try submit(
@@ -169,12 +170,5 @@ extension StreamPlan {
         } else {
             parser.append(message, to: &batch, offset: offset)
         }
-    }
-}
-
-extension Int64 {
-    fileprivate func addingClamped(_ other: Int64) -> Int64 {
-        let (sum, overflow) = addingReportingOverflow(other)
-        return overflow ? (other > 0 ? .max : .min) : sum
     }
 }

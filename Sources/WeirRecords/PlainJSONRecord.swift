@@ -146,7 +146,7 @@ struct PlainJSONRecord: Sendable {
                 }
                 guard let timeUnit, let (mantissa, decimals) = number(digitsMax: 18), decimals < 0 else { return nil }
                 let (time, overflow) = mantissa.multipliedReportingOverflow(by: timeUnit)
-                return overflow ? nil : .time(time)
+                return overflow || !EventTime.ofEvents.contains(EventTime(microseconds: time)) ? nil : .time(time)
             case .text:
                 guard let text = string() else { return nil }
                 return .text(start: inputStart + text.lowerBound, count: text.count)

@@ -123,7 +123,13 @@ public enum TimeText {
         guard digits > 0 else {
             throw RecordError("'\(shown(text))' is no time: a number of \(unit.rawValue) or RFC 3339 text is")
         }
-        return isNegative ? -value : value
+        let time = isNegative ? -value : value
+        guard EventTime.ofEvents.contains(EventTime(microseconds: time)) else {
+            throw RecordError(
+                "the time \(shown(text)) is out of range: as \(unit.rawValue), which the stream declares, it lies outside of the years 0 to 9999"
+            )
+        }
+        return time
     }
 
     /// A time as a person or a client gives it: RFC 3339, or an integer of milliseconds.

@@ -67,12 +67,16 @@ package final class KafkaConsumer: KafkaClient, TopicConsumer, @unchecked Sendab
             defer { rd_kafka_topic_partition_list_destroy(list) }
             // Milliseconds, rounded up: a message of the same millisecond may be earlier.
             rd_kafka_topic_partition_list_add(list, topic, partition).pointee.offset = time.floored(to: 1_000).microseconds / 1_000
-            let code = rd_kafka_offsets_for_times(handle, list, 10_000)
+            var code = rd_kafka_offsets_for_times(handle, list, 10_000)
+            if code == RD_KAFKA_RESP_ERR_NO_ERROR { code = list.pointee.elems[0].err }
             guard code == RD_KAFKA_RESP_ERR_NO_ERROR else {
                 throw KafkaError("asking for the offset of a time in \(topic)/\(partition)", code)
             }
             let found = list.pointee.elems[0].offset
-            return found >= 0 ? found : high
+            // All messages are earlier.
+            if found == Int64(RD_KAFKA_OFFSET_END) { return high }
+            guard found >= 0 else { throw KafkaError("\(topic)/\(partition): the broker gave the offset \(found) for a time") }
+            return found
         }
     }
 

@@ -72,7 +72,16 @@ package final class KafkaOutput: KafkaClient, @unchecked Sendable {
         for topic in topics { rd_kafka_topic_partition_list_add(list, topic, 0) }
         let code = rd_kafka_committed(consumer.handle, list, Self.timeoutMilliseconds)
         guard code == RD_KAFKA_RESP_ERR_NO_ERROR else { throw KafkaError("asking for the last record of the output topics", code) }
-        return (0..<Int(list.pointee.cnt)).map { list.pointee.elems[$0].offset }.filter { $0 >= 0 }.max()
+        var last: Int64?
+        for index in 0..<Int(list.pointee.cnt) {
+            let element = list.pointee.elems[index]
+            // A number that is not known must not count as none: all records would go out again.
+            guard element.err == RD_KAFKA_RESP_ERR_NO_ERROR else {
+                throw KafkaError("asking for the last record of the output topic '\(topics[index])'", element.err)
+            }
+            if element.offset >= 0 { last = max(last ?? 0, element.offset) }
+        }
+        return last
     }
 
     private func mark(_ topic: String, _ number: Int64) -> UnsafeMutablePointer<rd_kafka_topic_partition_list_t> {

@@ -47,14 +47,25 @@ package final class PushLog: @unchecked Sendable {
         } catch {
             throw PushLogError("cannot make the directory \(directory): \(error.localizedDescription)")
         }
-        segments = ((try? FileManager.default.contentsOfDirectory(atPath: directory)) ?? [])
-            .filter { $0.hasSuffix(".log") }.compactMap { Int64($0.dropLast(4)) }.sorted()
+        segments = try Self.segments(in: directory)
         if segments.isEmpty { segments = [0] }
         try openLast()
         Thread.detachNewThread { self.run() }
     }
 
-    private func path(_ segment: Int64) -> String {
+    private static func segments(in directory: String) throws(PushLogError) -> [Int64] {
+        do {
+            return try FileManager.default.contentsOfDirectory(atPath: directory)
+                .filter { $0.hasSuffix(".log") }.compactMap { Int64($0.dropLast(4)) }.sorted()
+        } catch {
+            // It must not be taken for an empty log.
+            throw PushLogError("cannot list \(directory): \(error.localizedDescription)")
+        }
+    }
+
+    private func path(_ segment: Int64) -> String { Self.path(segment, in: directory) }
+
+    private static func path(_ segment: Int64, in directory: String) -> String {
         let digits = String(segment)
         return directory + "/" + String(repeating: "0", count: 20 - digits.count) + digits + ".log"
     }
@@ -69,15 +80,65 @@ package final class PushLog: @unchecked Sendable {
         let path = path(segment)
         descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o644)
         guard descriptor >= 0 else { throw Self.failure("cannot open", path) }
-        let size = Int64(lseek(descriptor, 0, SEEK_END))
-        var position: Int64 = 0
-        while let record = try Self.readRecord(descriptor, at: position, size: size) { position += record.bytes }
+        let (position, size) = try Self.intactEnd(descriptor, path)
         if position < size {
             guard ftruncate(descriptor, off_t(position)) == 0 else { throw Self.failure("cannot repair", path) }
         }
         guard fdatasync(descriptor) == 0 else { throw Self.failure("cannot sync", path) }
         end = segment + position
         syncDirectory()
+    }
+
+    /// Where the last intact record of a segment ends, and the file.
+    ///
+    /// - Throws: where an intact record follows one that is not: that is no end that a crash left, but damage, and what follows may
+    ///   have been acknowledged.
+    private static func intactEnd(_ descriptor: Int32, _ path: String) throws -> (position: Int64, size: Int64) {
+        let size = Int64(lseek(descriptor, 0, SEEK_END))
+        guard size >= 0 else { throw failure("cannot read", path) }
+        var position: Int64 = 0
+        while let record = try readRecord(descriptor, at: position, size: size, path) { position += record.bytes }
+        if let next = try intactRecord(descriptor, behind: position, size: size, path) {
+            throw PushLogError(
+                "\(path) is damaged at byte \(position): no intact record stands there, but one follows at byte \(next), and may have been acknowledged; restore the file, or see \"A damaged push log\" in docs/OPERATIONS.md"
+            )
+        }
+        return (position, size)
+    }
+
+    /// The first byte behind `position` at which an intact record begins.
+    private static func intactRecord(_ descriptor: Int32, behind position: Int64, size: Int64, _ path: String) throws -> Int64? {
+        guard position + Int64(headerBytes) < size else { return nil }
+        var rest = [UInt8](repeating: 0, count: Int(size - position))
+        guard try read(descriptor, &rest, at: position, path) else { return nil }
+        return rest.withUnsafeBytes { rest in
+            for start in 1...rest.count - headerBytes {
+                let length = Int(UInt32(littleEndian: rest.loadUnaligned(fromByteOffset: start, as: UInt32.self)))
+                let first = start + headerBytes
+                guard length > 0, length <= payloadBytesMax, first + length <= rest.count else { continue }
+                let sum = UInt64(littleEndian: rest.loadUnaligned(fromByteOffset: start + 4, as: UInt64.self))
+                if StableHash.xxh64(UnsafeRawBufferPointer(rebasing: rest[first..<first + length])) == sum {
+                    return position + Int64(start)
+                }
+            }
+            return nil
+        }
+    }
+
+    /// Whether a log holds everything from an offset on: for a copy, which nobody writes to.
+    package static func reaches(_ offset: Int64, directory: String) throws -> Bool {
+        let segments = try segments(in: directory)
+        // Nothing was ever pushed.
+        guard let last = segments.last else { return offset == 0 }
+        for (index, segment) in segments.enumerated() where segment == last || segments[index + 1] > offset {
+            let path = path(segment, in: directory)
+            let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+            guard descriptor >= 0 else { throw failure("cannot open", path) }
+            defer { close(descriptor) }
+            let end = segment + (try intactEnd(descriptor, path)).position
+            if segment == last ? end < offset : end != segments[index + 1] { return false }
+        }
+        return segments[0] <= offset
     }
 
     private func syncDirectory() {
@@ -88,11 +149,29 @@ package final class PushLog: @unchecked Sendable {
         }
     }
 
+    /// Fills the buffer; false where the file ends before. What the disk refuses to give is no end of the file.
+    private static func read(_ descriptor: Int32, _ buffer: inout [UInt8], at position: Int64, _ path: String) throws(PushLogError) -> Bool
+    {
+        var done = 0
+        while done < buffer.count {
+            let count = buffer.withUnsafeMutableBytes {
+                pread(descriptor, $0.baseAddress! + done, $0.count - done, off_t(position) + off_t(done))
+            }
+            if count < 0, errno == EINTR { continue }
+            if count < 0 { throw failure("cannot read", path) }
+            if count == 0 { return false }
+            done += count
+        }
+        return true
+    }
+
     /// nil where no whole, intact record stands.
-    private static func readRecord(_ descriptor: Int32, at position: Int64, size: Int64) throws -> (payload: [UInt8], bytes: Int64)? {
+    private static func readRecord(
+        _ descriptor: Int32, at position: Int64, size: Int64, _ path: String
+    ) throws(PushLogError) -> (payload: [UInt8], bytes: Int64)? {
         guard position + Int64(headerBytes) <= size else { return nil }
         var header = [UInt8](repeating: 0, count: headerBytes)
-        guard pread(descriptor, &header, headerBytes, off_t(position)) == headerBytes else { return nil }
+        guard try read(descriptor, &header, at: position, path) else { return nil }
         let (length, sum) = header.withUnsafeBytes {
             (
                 Int(UInt32(littleEndian: $0.loadUnaligned(as: UInt32.self))),
@@ -101,7 +180,7 @@ package final class PushLog: @unchecked Sendable {
         }
         guard length <= payloadBytesMax, position + Int64(headerBytes + length) <= size else { return nil }
         var payload = [UInt8](repeating: 0, count: length)
-        guard pread(descriptor, &payload, length, off_t(position) + off_t(headerBytes)) == length,
+        guard try read(descriptor, &payload, at: position + Int64(headerBytes), path),
             payload.withUnsafeBytes({ StableHash.xxh64($0) }) == sum
         else { return nil }
         return (payload, Int64(headerBytes + length))
@@ -156,10 +235,10 @@ package final class PushLog: @unchecked Sendable {
 
     /// All or nothing: what a full disk cut short is taken back.
     private func write(_ records: [[UInt8]]) throws {
-        let segment = segments[segments.count - 1]
-        if end - segment >= segmentBytesMax { try roll() }
-        let start = end - segments[segments.count - 1]
-        let path = path(segments[segments.count - 1])
+        if end - lastSegment >= segmentBytesMax { try roll() }
+        let segment = lastSegment
+        let start = end - segment
+        let path = path(segment)
         var bytes: [UInt8] = []
         for record in records { bytes += record }
         var written = 0
@@ -181,6 +260,13 @@ package final class PushLog: @unchecked Sendable {
         end += Int64(bytes.count)
         condition.broadcast()
         condition.unlock()
+    }
+
+    /// The one that is written to; trimming leaves it, but changes the list.
+    private var lastSegment: Int64 {
+        condition.lock()
+        defer { condition.unlock() }
+        return segments[segments.count - 1]
     }
 
     private func roll() throws {
@@ -218,7 +304,7 @@ package final class PushLog: @unchecked Sendable {
         guard descriptor >= 0 else { throw Self.failure("cannot open", path) }
         defer { close(descriptor) }
         let size = Int64(lseek(descriptor, 0, SEEK_END))
-        guard let (payload, bytes) = try Self.readRecord(descriptor, at: offset - segment, size: size) else {
+        guard let (payload, bytes) = try Self.readRecord(descriptor, at: offset - segment, size: size, path) else {
             throw PushLogError("\(path) is damaged at byte \(offset - segment): no intact record stands there")
         }
         do {

@@ -163,11 +163,9 @@ struct OwnAggregation: FeatureView {
             var outputs: [Output<Request>] { orders.amountTotal }
         }
         func message(@CatalogBuilder _ catalog: () -> Catalog) -> String {
-            do {
-                _ = try FeatureTest(catalog)
-                return ""
-            } catch {
-                return "\(error)"
+            switch Result(catching: { try FeatureTest(catalog) }) {
+            case .success: return ""
+            case .failure(let error): return "\(error)"
             }
         }
         #expect(message { ZeroWindow.self }.contains("zero_window.recent_amount"))

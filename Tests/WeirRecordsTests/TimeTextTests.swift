@@ -50,7 +50,8 @@ import WeirTesting
             ("1.0000010000", .seconds, 1_000_001), ("1483271606000", .milliseconds, 1_483_271_606_000_000),
             ("0.001", .milliseconds, 1),
             ("-1", .milliseconds, -1_000), ("7", .microseconds, 7), ("7.0", .microseconds, 7),
-            ("9223372036854775807", .microseconds, .max), ("-9223372036854775807", .microseconds, -.max),
+            ("253402300799999999", .microseconds, 253_402_300_799_999_999), ("253402300799", .seconds, 253_402_300_799_000_000),
+            ("-62167219200", .seconds, -62_167_219_200_000_000),
         ] as [(String, TimestampUnit, Int64)])
     func numbers(text: String, unit: TimestampUnit, microseconds: Int64) throws {
         let parsed = try Array(text.utf8).withUnsafeBytes { try TimeText.parseNumber($0, unit: unit) }
@@ -63,7 +64,10 @@ import WeirTesting
             ("0.0001", .milliseconds, "whole number of microseconds"),
             ("0.5", .microseconds, "whole number of microseconds"),
             ("9223372036854775808", .microseconds, "out of range"),
-            ("9223372036854775", .milliseconds, nil), ("9223372036854776", .milliseconds, "out of range"),
+            ("9223372036854775", .milliseconds, "out of range"), ("9223372036854776", .milliseconds, "out of range"),
+            ("253402300799999", .milliseconds, nil), ("253402300800000", .milliseconds, "years 0 to 9999"),
+            ("-62167219200.000001", .seconds, "years 0 to 9999"), ("9223372036854775807", .microseconds, "years 0 to 9999"),
+            ("-9223372036854775807", .microseconds, "years 0 to 9999"),
             ("99999999999999999999", .seconds, "out of range"), ("1e3", .seconds, "no time"),
             ("1.2.3", .seconds, "no time"),
             ("-", .seconds, "no time"), (".5", .seconds, "no time"), ("abc", .seconds, "no time"),

@@ -10,6 +10,8 @@ struct Settings: Sendable {
     var lateness: Duration?
     var maxAhead: Duration?
     var allowedLateness = Duration.zero
+    var revisionsFor: Duration?
+    var emits = ClosedWindows.Emission.final
 
     @TaskLocal static var current = Settings()
 }
@@ -54,7 +56,9 @@ struct Spend: FeatureView {
     typealias Subject = Customer
     static func key(of sale: Sale) -> String? { sale.customer }
     static var closedWindows: ClosedWindows? {
-        ClosedWindows(allowedLateness: Settings.current.allowedLateness, topic: "spend-windows")
+        ClosedWindows(
+            allowedLateness: Settings.current.allowedLateness, revisionsFor: Settings.current.revisionsFor, topic: "spend-windows",
+            emits: Settings.current.emits)
     }
     let sum10m = Aggregate.sum(\.price, over: .sliding(.minutes(10)))
     let mean1h = Aggregate.mean(\.price, over: .sliding(.hours(1)))

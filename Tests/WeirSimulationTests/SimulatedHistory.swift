@@ -13,6 +13,8 @@ enum PlantedBug: String, CaseIterable, Sendable {
     case wrongTile
     /// The history forgets output records before the topic has them.
     case outputsForgottenFirst
+    /// An event from the far future moves the watermark.
+    case trustedFuture
 }
 
 /// A transaction that does not come to its end: the process dies in it, or the disk refuses.
@@ -153,7 +155,14 @@ final class SimulatedHistoryTransaction: HistoryTransaction {
         if catalog.stream(named: stream)!.hasIDs {
             let identity = SimulatedHistory.Identity(
                 stream: stream, time: batch.times[row], id: batch.ids.withText(row) { Array($0) }, keyHash: batch.keyHashes[row])
-            if state.identities[identity] != nil { return .duplicate }
+            if let first = state.identities[identity].map({ state.rows[$0] }) {
+                func content(_ batch: PreparedBatch, _ row: Int) -> [UInt8] {
+                    var json: [UInt8] = []
+                    batch.records.appendJSON(row: batch.recordRows[row], to: &json)
+                    return json
+                }
+                return content(first.batch, first.row) == content(batch, row) ? .duplicate : .conflict
+            }
             state.identities[identity] = state.rows.count
         } else {
             batch.assignSequenceIDs(rows: [row], sequences: [sequence])

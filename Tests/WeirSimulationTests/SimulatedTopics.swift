@@ -44,7 +44,10 @@ final class SimulatedConsumer: TopicConsumer {
 
     func partitions(of topic: String) throws -> [Int32] { (broker.topics[topic] ?? []).indices.map { Int32($0) } }
 
-    func offset(of start: KafkaStart, topic: String, partition: Int32) throws -> Int64 { broker.topics[topic]![Int(partition)].first }
+    func offset(of start: KafkaStart, topic: String, partition: Int32) throws -> Int64 {
+        let log = broker.topics[topic]![Int(partition)]
+        return start == .latest ? log.end : log.first
+    }
 
     func add(topic: String, partition: Int32, offset: Int64) throws {
         parts.append(Part(topic: topic, partition: partition, next: offset))

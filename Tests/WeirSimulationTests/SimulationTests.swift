@@ -98,6 +98,45 @@ import WeirTesting
         #expect(events == 630 && pauses > 50 && reader.paused.isEmpty)
     }
 
+    /// A start counts for all partitions of a topic that is read for the first time; one that appears later is new from its first
+    /// message on, also while the process was away.
+    @Test func startsCountForWholeTopics() throws {
+        let broker = SimulatedBroker()
+        broker.topics["sales"] = [.init(), .init(), .init()]
+        for number in 0..<15 { broker.append(Self.sale(number, hour: 1), topic: "sales", partition: number % 3) }
+        let catalog = try Settings.$current.withValue(Settings()) { try simulatedCatalog() }
+        var stored: [SourcePart: Int64] = [:]
+        func reader() -> TopicReader<SimulatedConsumer> {
+            TopicReader(
+                consumer: SimulatedConsumer(broker) { $0 - 1 }, streams: ["sales": catalog.stream(named: "sales")!], start: .latest
+            ) { stored[$0] }
+        }
+        var events = 0
+        func take(_ batch: IncomingBatch) {
+            events += batch.batch.count
+            stored[batch.source] = batch.nextOffset
+        }
+        func offsets() -> [Int64] { stored.sorted { $0.key.partition < $1.key.partition }.map(\.value) }
+        var first = reader()
+        try first.findPartitions(topic: "sales", ingestTime: 0, submit: take)
+        #expect(offsets() == [5, 5, 5])
+        // It appears while the process runs.
+        broker.topics["sales"]!.append(.init())
+        for number in 15..<18 { broker.append(Self.sale(number, hour: 1), topic: "sales", partition: 3) }
+        try first.findPartitions(topic: "sales", ingestTime: 0, submit: take)
+        #expect(offsets() == [5, 5, 5, 0])
+        _ = try first.poll(timeoutMilliseconds: 0, ingestTime: 0, submit: take)
+        #expect(offsets() == [5, 5, 5, 3] && events == 3)
+        // And while it does not.
+        broker.topics["sales"]!.append(.init())
+        for number in 18..<20 { broker.append(Self.sale(number, hour: 1), topic: "sales", partition: 4) }
+        var second = reader()
+        try second.findPartitions(topic: "sales", ingestTime: 0, submit: take)
+        #expect(offsets() == [5, 5, 5, 3, 0])
+        _ = try second.poll(timeoutMilliseconds: 0, ingestTime: 0, submit: take)
+        #expect(offsets() == [5, 5, 5, 3, 2] && events == 5)
+    }
+
     /// An offset that retention has passed ends reading with what to do.
     @Test func lostOffsetsAreRefused() throws {
         let broker = SimulatedBroker()

@@ -75,4 +75,54 @@ import WeirSources
         #expect(try readAll(torn) == ["s:first", "s:third"])
         torn.stop()
     }
+
+    /// A damaged record before intact ones is no torn tail: what follows was acknowledged, and is not cut off.
+    @Test(arguments: [0, 3, 11, 12, 20]) func damageIsNoTornTail(byte: Int) throws {
+        let directory = directory()
+        defer { try? FileManager.default.removeItem(atPath: directory) }
+        let log = try PushLog(directory: directory)
+        append(log, "s", ["first and long enough"])
+        let second = log.endOffset
+        append(log, "s", ["second"])
+        log.stop()
+        let file = directory + "/00000000000000000000.log"
+        var bytes = try Data(contentsOf: URL(fileURLWithPath: file))
+        bytes[byte] ^= 1
+        try bytes.write(to: URL(fileURLWithPath: file))
+        let error = #expect(throws: PushLogError.self) { _ = try PushLog(directory: directory) }
+        #expect(error?.description.contains("\(file) is damaged at byte 0") == true, "\(error?.description ?? "")")
+        #expect(error?.description.contains("byte \(second)") == true)
+        #expect(try Data(contentsOf: URL(fileURLWithPath: file)) == bytes)
+        #expect(throws: PushLogError.self) { _ = try PushLog.reaches(0, directory: directory) }
+        // The way out that docs/OPERATIONS.md names.
+        #expect(truncate(file, 0) == 0)
+        let empty = try PushLog(directory: directory)
+        #expect(empty.endOffset == 0)
+        empty.stop()
+    }
+
+    /// Whether a copied log goes on from where a history is.
+    @Test func copiesReachTheirHistory() throws {
+        let directory = directory()
+        defer { try? FileManager.default.removeItem(atPath: directory) }
+        #expect(throws: PushLogError.self) { _ = try PushLog.reaches(0, directory: directory) }
+        let log = try PushLog(directory: directory, segmentBytesMax: 100)
+        #expect(try PushLog.reaches(0, directory: directory))
+        for number in 0..<20 { append(log, "s", ["{\(number)}", String(repeating: "x", count: 40)]) }
+        let end = log.endOffset
+        log.stop()
+        let files = try FileManager.default.contentsOfDirectory(atPath: directory).sorted()
+        #expect(files.count > 5)
+        for offset in [0, end / 2, end] { #expect(try PushLog.reaches(offset, directory: directory)) }
+        #expect(try !PushLog.reaches(end + 1, directory: directory))
+        // A segment in the middle is missing.
+        let middle = files[3]
+        try FileManager.default.removeItem(atPath: directory + "/" + middle)
+        let start = Int64(middle.dropLast(4))!
+        #expect(try !PushLog.reaches(0, directory: directory) && !PushLog.reaches(start, directory: directory))
+        #expect(try PushLog.reaches(Int64(files[4].dropLast(4))!, directory: directory))
+        // The first ones are trimmed.
+        for file in files[..<3] { try FileManager.default.removeItem(atPath: directory + "/" + file) }
+        #expect(try !PushLog.reaches(start, directory: directory) && PushLog.reaches(end, directory: directory))
+    }
 }

@@ -209,7 +209,9 @@ struct RunCommand: ParsableCommand {
         let catalog = try App.plan()
         let writer = try openStoreWriter(data, writing)
         let pushLog = try PushLog(directory: data.directory.push)
-        let push = try PushIngest(log: pushLog, catalog: catalog, pipeline: writer.pipeline, history: writer.history)
+        let push = try PushIngest(
+            log: pushLog, catalog: catalog, pipeline: writer.pipeline, history: writer.history,
+            secondsBetweenTrims: writing.isUnsynced ? nil : Limits.pushTrimSeconds)
         var consumer: KafkaIngest?
         var outputs: KafkaOutputs?
         if let brokers = kafka.kafka {
