@@ -193,22 +193,22 @@ public struct ColumnBuffer: Sendable {
 
     private mutating func appendTexts(_ other: ColumnBuffer, _ rows: [Int]) {
         other.textEnds.withUnsafeBufferPointer { ends in
-            func start(_ row: Int) -> Int { row == 0 ? 0 : ends[row - 1] }
             let first = textBytes.count
             var end = first
-            textEnds.append(
-                contentsOf: rows.lazy.map { row in
-                    end += ends[row] - start(row)
-                    return end
-                })
+            textEnds.reserveRoom(rows.count)
+            for row in rows {
+                end += ends[row] - (row == 0 ? 0 : ends[row - 1])
+                textEnds.append(end)
+            }
             textBytes.append(contentsOf: repeatElement(0, count: end - first))
             textBytes.withUnsafeMutableBytes { target in
                 other.textBytes.withUnsafeBytes { source in
                     var position = first
                     for row in rows {
-                        let length = ends[row] - start(row)
+                        let start = row == 0 ? 0 : ends[row - 1]
+                        let length = ends[row] - start
                         if length == 0 { continue }
-                        (target.baseAddress! + position).copyMemory(from: source.baseAddress! + start(row), byteCount: length)
+                        (target.baseAddress! + position).copyMemory(from: source.baseAddress! + start, byteCount: length)
                         position += length
                     }
                 }
@@ -251,6 +251,11 @@ public struct ColumnBuffer: Sendable {
 }
 
 extension Array {
+    /// Makes room for further elements; unlike `reserveCapacity` it grows by a factor at least.
+    @inlinable package mutating func reserveRoom(_ further: Int) {
+        if count + further > capacity { reserveCapacity(Swift.max(count + further, 2 * capacity)) }
+    }
+
     /// Appends some elements of another array, in the order of `rows`.
     @inlinable package mutating func append(_ other: [Element], rows: [Int]) {
         other.withUnsafeBufferPointer { other in append(contentsOf: rows.lazy.map { other[$0] }) }

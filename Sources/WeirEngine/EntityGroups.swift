@@ -73,7 +73,7 @@ struct EntityGroups {
 
     /// Hands over each entity's events as a range of rows, in their total order; entities in the order in which stores keep them: by
     /// the length of their keys, then bytewise.
-    func forEach(_ body: (UnsafeRawBufferPointer, EventRows, Range<Int>) throws -> Void) rethrows {
+    func forEach(_ body: (UnsafeRawBufferPointer, EventRows, RowsView, Range<Int>) throws -> Void) rethrows {
         try keyBytes.withUnsafeBytes { bytes in
             func key(_ group: Group) -> UnsafeRawBufferPointer { UnsafeRawBufferPointer(rebasing: bytes[group.key]) }
             let sorted = sortedGroups(bytes)
@@ -95,10 +95,12 @@ struct EntityGroups {
             }
             var rows = EventRows(like: events)
             rows.append(events, rows: order)
-            var start = 0
-            for (position, number) in sorted.enumerated() {
-                try body(key(groups[Int(number)]), rows, start..<ends[position])
-                start = ends[position]
+            try rows.withView { view in
+                var start = 0
+                for (position, number) in sorted.enumerated() {
+                    try body(key(groups[Int(number)]), rows, view, start..<ends[position])
+                    start = ends[position]
+                }
             }
         }
     }

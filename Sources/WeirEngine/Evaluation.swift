@@ -71,7 +71,7 @@ extension ViewRuntime {
     ///     the time; those whose copy the store counts are left out.
     ///   - keptFrom: events before this time may have expired; `Int64.min` where none did.
     package func evaluate(
-        nodes: some NodeReading, asOf: AsOf, session: EventRows?, keptFrom: Int64
+        nodes: any NodeReading, asOf: AsOf, session: EventRows?, keptFrom: Int64
     ) throws -> Evaluation? {
         try evaluate(try NodeTimeline(view: self, nodes: nodes), asOf: asOf, session: session, keptFrom: keptFrom)
     }

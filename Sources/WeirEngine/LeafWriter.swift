@@ -12,13 +12,18 @@ extension EventRows {
     }
 
     /// Writes the stored form of some rows behind what the writer has.
-    package func encodeLeaf(_ range: Range<Int>, into writer: inout NodeWriter) {
+    package func encodeLeaf(_ range: Range<Int>, into writer: inout NodeWriter) { withView { $0.encodeLeaf(range, into: &writer) } }
+}
+
+extension RowsView {
+    /// Writes the stored form of some rows behind what the writer has.
+    func encodeLeaf(_ range: Range<Int>, into writer: inout NodeWriter) {
         let first = range.lowerBound
         writer.beginLeaf(columns: columns.count, rows: range.count)
         writer.section { writer in writer.integers(range.count, isScaled: true) { times[first + $0] } }
         writer.section { writer in writer.texts(ids, range, mayUseDictionary: false) }
         writer.section { writer in writer.integers(range.count) { Int64(tags[first + $0]) } }
-        writer.section { writer in writer.integers(range.count) { Int64(bitPattern: filterBitSets[first + $0]) } }
+        writer.section { writer in writer.integers(range.count) { Int64(bitPattern: filterBits[first + $0]) } }
         for column in columns { writer.section(nulls: column.nulls, range) { writer in writer.column(column, range) } }
     }
 }
@@ -26,7 +31,7 @@ extension EventRows {
 extension LeafView {
     /// Writes this leaf with rows behind its own, which all are earlier, behind what the writer has: columns are copied, not
     /// decoded, where the new values fit into them as they are.
-    func append(_ rows: EventRows, _ range: Range<Int>, into writer: inout NodeWriter) {
+    func append(_ rows: RowsView, _ range: Range<Int>, into writer: inout NodeWriter) {
         let new = range.count
         let first = range.lowerBound
         let total = count + new
@@ -39,29 +44,47 @@ extension LeafView {
         writer.section { writer in
             if !isRenewed, let form = writer.append(ids, count, rows.ids, range) { return form }
             var all = ids.all(count, nulls: [])
-            all.append(contentsOf: rows.ids, range)
-            return writer.texts(all, 0..<total, mayUseDictionary: false)
+            all.append(rows.ids, range)
+            return all.withView { writer.texts($0, 0..<total, mayUseDictionary: false) }
         }
         writer.section { writer in writer.append(tags, count, new, isRenewed: isRenewed) { Int64(rows.tags[first + $0]) } }
         writer.section { writer in
-            writer.append(filters, count, new, isRenewed: isRenewed) { Int64(bitPattern: rows.filterBitSets[first + $0]) }
+            writer.append(filters, count, new, isRenewed: isRenewed) { Int64(bitPattern: rows.filterBits[first + $0]) }
         }
         for (number, column) in columns.enumerated() {
-            if !isRenewed, column.nulls == nil, rows.columns[number].nulls.isEmpty {
+            let source = rows.columns[number]
+            if !isRenewed, column.nulls == nil, source.nulls == nil {
                 let isWritten = writer.trySection { writer in
                     switch column.values {
-                    case .integers(let integers): writer.tryAppend(integers, count, new) { rows.columns[number].int64s[first + $0] }
-                    case .doubles(let raw): writer.append(doubles: raw, new) { rows.columns[number].float64s[first + $0] }
+                    case .integers(let integers): writer.tryAppend(integers, count, new) { source.int64s[first + $0] }
+                    case .doubles(let raw): writer.append(doubles: raw, new) { source.float64s[first + $0] }
                     case .decimals(let integers, let decimals):
-                        writer.append(decimals: integers, decimals, count, new) { rows.columns[number].float64s[first + $0] }
-                    case .texts(let texts): writer.append(texts, count, rows.columns[number], range)
+                        writer.append(decimals: integers, decimals, count, new) { source.float64s[first + $0] }
+                    case .texts(let texts): writer.append(texts, count, source, range)
                     }
                 }
                 if isWritten { continue }
             }
-            var all = column.all(count, type: rows.columns[number].type)
-            all.append(contentsOf: rows.columns[number], range)
-            writer.section(nulls: all.nulls, 0..<total) { writer in writer.column(all, 0..<total) }
+            var all = column.all(count, type: source.type)
+            all.append(source, range)
+            all.withView { all in writer.section(nulls: all.nulls, 0..<total) { writer in writer.column(all, 0..<total) } }
+        }
+    }
+}
+
+extension ColumnBuffer {
+    /// Appends rows of another column of the same type.
+    fileprivate mutating func append(_ other: ColumnView, _ range: Range<Int>) {
+        for row in range {
+            if let nulls = other.nulls, nulls[row] {
+                appendNull()
+                continue
+            }
+            switch type {
+            case .int64, .bool: append(int64: other.int64s[row])
+            case .float64: append(float64: other.float64s[row])
+            case .text: append(text: other.text(row))
+            }
         }
     }
 }
@@ -81,13 +104,14 @@ extension NodeWriter {
     }
 
     fileprivate mutating func section(
-        nulls: [Bool] = [], _ range: Range<Int> = 0..<0, _ body: (inout NodeWriter) -> SectionForm
+        nulls: UnsafePointer<Bool>? = nil, _ range: Range<Int> = 0..<0, _ body: (inout NodeWriter) -> SectionForm
     ) {
         let start = count
         write(UInt16(0))
         write(UInt32(0))
-        let hasNulls = !nulls.isEmpty && nulls[range].contains(true)
-        if hasNulls {
+        var hasNulls = false
+        if let nulls, range.contains(where: { nulls[$0] }) {
+            hasNulls = true
             for byte in 0..<(range.count + 7) / 8 {
                 var bits: UInt8 = 0
                 for row in byte * 8..<min(byte * 8 + 8, range.count) where nulls[range.lowerBound + row] { bits |= 1 << UInt8(row % 8) }
@@ -179,7 +203,7 @@ extension NodeWriter {
 
     // MARK: Columns
 
-    fileprivate mutating func column(_ column: ColumnBuffer, _ range: Range<Int>) -> SectionForm {
+    fileprivate mutating func column(_ column: ColumnView, _ range: Range<Int>) -> SectionForm {
         let first = range.lowerBound
         return switch column.type {
         case .int64, .bool: integers(range.count) { column.int64s[first + $0] }
@@ -228,149 +252,140 @@ extension NodeWriter {
 
     // MARK: Texts
 
-    fileprivate mutating func texts(_ column: ColumnBuffer, _ range: Range<Int>, mayUseDictionary: Bool) -> SectionForm {
+    fileprivate mutating func texts(_ column: ColumnView, _ range: Range<Int>, mayUseDictionary: Bool) -> SectionForm {
         if mayUseDictionary, let codes = dictionaryCodes(column, range) {
-            column.textBytes.withUnsafeBytes { bytes in
-                write(UInt32(codes.distinct.count))
-                var offset: UInt32 = 0
+            write(UInt32(codes.distinct.count))
+            var offset: UInt32 = 0
+            write(offset)
+            for row in codes.distinct {
+                offset += UInt32(column.textLength(row))
                 write(offset)
-                for row in codes.distinct {
-                    offset += UInt32(column.textRange(row).count)
-                    write(offset)
-                }
-                for row in codes.distinct { writeRaw(UnsafeRawBufferPointer(rebasing: bytes[column.textRange(row)])) }
             }
+            for row in codes.distinct { writeRaw(column.text(row)) }
             let width = codes.distinct.count <= 1 ? 0 : codes.distinct.count <= 256 ? 1 : codes.distinct.count <= 65_536 ? 2 : 4
             write(UInt8(width))
             writeColumn(rows: codes.codes.count, width: width) { UInt64(codes.codes[$0]) }
             return SectionForm(encoding: LeafEncoding.dictionary, parameter: 0)
         }
         let prefix = sharedPrefix(column, range)
-        let first = range.isEmpty ? 0 : column.textRange(range.lowerBound).count
-        let isFixed = range.allSatisfy { column.textRange($0).count == first }
-        let start = range.isEmpty ? 0 : column.textRange(range.lowerBound).lowerBound
-        column.textBytes.withUnsafeBytes { bytes in
-            write(UInt8(prefix))
-            writeRaw(UnsafeRawBufferPointer(rebasing: bytes[start..<start + prefix]))
-            if isFixed {
-                write(UInt8(0))
-                write(UInt32(first - prefix))
-            } else {
-                let total = column.textEnds[range.upperBound - 1] - start - prefix * range.count
-                let width = total < 256 ? 1 : total < 65_536 ? 2 : 4
-                write(UInt8(width))
-                // The end of a row's text, less the prefixes up to it.
-                writeColumn(rows: range.count + 1, width: width) {
-                    $0 == 0 ? 0 : UInt64(column.textEnds[range.lowerBound + $0 - 1] - start - prefix * $0)
-                }
-            }
-            for row in range {
-                writeRaw(UnsafeRawBufferPointer(rebasing: bytes[column.textRange(row).dropFirst(prefix)]))
+        let first = range.isEmpty ? 0 : column.textLength(range.lowerBound)
+        let isFixed = range.allSatisfy { column.textLength($0) == first }
+        let start = range.isEmpty ? 0 : column.textStart(range.lowerBound)
+        write(UInt8(prefix))
+        writeRaw(UnsafeRawBufferPointer(start: column.textBytes + start, count: prefix))
+        if isFixed {
+            write(UInt8(0))
+            write(UInt32(first - prefix))
+        } else {
+            let total = column.textEnds[range.upperBound - 1] - start - prefix * range.count
+            let width = total < 256 ? 1 : total < 65_536 ? 2 : 4
+            write(UInt8(width))
+            // The end of a row's text, less the prefixes up to it.
+            writeColumn(rows: range.count + 1, width: width) {
+                $0 == 0 ? 0 : UInt64(column.textEnds[range.lowerBound + $0 - 1] - start - prefix * $0)
             }
         }
+        writeSuffixes(column, range, prefix: prefix)
         return SectionForm(encoding: LeafEncoding.texts, parameter: 0)
+    }
+
+    /// Writes texts behind what they all begin with.
+    private mutating func writeSuffixes(_ column: ColumnView, _ range: Range<Int>, prefix: Int) {
+        for row in range {
+            writeRaw(
+                UnsafeRawBufferPointer(
+                    start: column.textBytes + column.textStart(row) + prefix, count: column.textLength(row) - prefix))
+        }
     }
 
     /// Copies stored texts and adds further ones; nil, with nothing written, where their form does not take them.
     fileprivate mutating func append(
-        _ old: LeafView.Texts, _ oldRows: Int, _ new: ColumnBuffer, _ range: Range<Int>
+        _ old: LeafView.Texts, _ oldRows: Int, _ new: ColumnView, _ range: Range<Int>
     ) -> SectionForm? {
-        new.textBytes.withUnsafeBytes { bytes in
-            func text(_ row: Int) -> UnsafeRawBufferPointer { UnsafeRawBufferPointer(rebasing: bytes[new.textRange(row)]) }
-            switch old.form {
-            case .dictionary(let distinct, let offsets, let codes, let width):
-                let start = count
-                write(UInt32(distinct))
-                writeRaw(offsets)
-                writeRaw(old.bytes)
-                write(UInt8(width))
-                writeRaw(codes)
-                for row in range {
-                    guard let code = (0..<distinct).first(where: { compareBytes(old.text(ofCode: $0), text(row)) == 0 }) else {
-                        truncate(to: start)
-                        return nil
-                    }
-                    writeColumn(rows: 1, width: width) { _ in UInt64(code) }
+        switch old.form {
+        case .dictionary(let distinct, let offsets, let codes, let width):
+            let start = count
+            write(UInt32(distinct))
+            writeRaw(offsets)
+            writeRaw(old.bytes)
+            write(UInt8(width))
+            writeRaw(codes)
+            for row in range {
+                guard let code = (0..<distinct).first(where: { compareBytes(old.text(ofCode: $0), new.text(row)) == 0 }) else {
+                    truncate(to: start)
+                    return nil
                 }
-                return SectionForm(encoding: LeafEncoding.dictionary, parameter: 0)
-            case .fixed(let length):
-                let prefix = old.prefix.count
-                for row in range {
-                    let text = text(row)
-                    guard text.count == prefix + length, text.starts(with: old.prefix) else { return nil }
-                }
-                write(UInt8(prefix))
-                writeRaw(old.prefix)
-                write(UInt8(0))
-                write(UInt32(length))
-                writeRaw(old.bytes)
-                for row in range { writeRaw(UnsafeRawBufferPointer(rebasing: text(row)[prefix...])) }
-                return SectionForm(encoding: LeafEncoding.texts, parameter: 0)
-            case .offsets(let offsets, let width):
-                let prefix = old.prefix.count
-                let start = range.isEmpty ? 0 : new.textRange(range.lowerBound).lowerBound
-                let end = range.isEmpty ? 0 : new.textEnds[range.upperBound - 1]
-                let total = old.bytes.count + end - start - prefix * range.count
-                guard total < 1 << (8 * width) else { return nil }
-                for row in range {
-                    let text = text(row)
-                    guard text.count >= prefix, text.starts(with: old.prefix) else { return nil }
-                }
-                write(UInt8(prefix))
-                writeRaw(old.prefix)
-                write(UInt8(width))
-                writeRaw(offsets)
-                let stored = old.bytes.count
-                writeColumn(rows: range.count, width: width) {
-                    UInt64(stored + new.textEnds[range.lowerBound + $0] - start - prefix * ($0 + 1))
-                }
-                writeRaw(old.bytes)
-                for row in range { writeRaw(UnsafeRawBufferPointer(rebasing: text(row)[prefix...])) }
-                return SectionForm(encoding: LeafEncoding.texts, parameter: 0)
+                writeColumn(rows: 1, width: width) { _ in UInt64(code) }
             }
+            return SectionForm(encoding: LeafEncoding.dictionary, parameter: 0)
+        case .fixed(let length):
+            let prefix = old.prefix.count
+            for row in range where new.textLength(row) != prefix + length || !hasPrefix(new.text(row), old.prefix) { return nil }
+            write(UInt8(prefix))
+            writeRaw(old.prefix)
+            write(UInt8(0))
+            write(UInt32(length))
+            writeRaw(old.bytes)
+            writeSuffixes(new, range, prefix: prefix)
+            return SectionForm(encoding: LeafEncoding.texts, parameter: 0)
+        case .offsets(let offsets, let width):
+            let prefix = old.prefix.count
+            let start = range.isEmpty ? 0 : new.textStart(range.lowerBound)
+            let end = range.isEmpty ? 0 : new.textEnds[range.upperBound - 1]
+            let total = old.bytes.count + end - start - prefix * range.count
+            guard total < 1 << (8 * width) else { return nil }
+            for row in range where new.textLength(row) < prefix || !hasPrefix(new.text(row), old.prefix) { return nil }
+            write(UInt8(prefix))
+            writeRaw(old.prefix)
+            write(UInt8(width))
+            writeRaw(offsets)
+            let stored = old.bytes.count
+            writeColumn(rows: range.count, width: width) {
+                UInt64(stored + new.textEnds[range.lowerBound + $0] - start - prefix * ($0 + 1))
+            }
+            writeRaw(old.bytes)
+            writeSuffixes(new, range, prefix: prefix)
+            return SectionForm(encoding: LeafEncoding.texts, parameter: 0)
         }
     }
 
+    /// Of a text that is at least as long.
+    @inline(__always)
+    private func hasPrefix(_ text: UnsafeRawBufferPointer, _ prefix: UnsafeRawBufferPointer) -> Bool {
+        for index in 0..<prefix.count where text[index] != prefix[index] { return false }
+        return true
+    }
+
     /// Codes in the order of first appearance; nil where a dictionary would not be smaller.
-    private func dictionaryCodes(_ column: ColumnBuffer, _ range: Range<Int>) -> (distinct: [Int], codes: [Int])? {
+    private func dictionaryCodes(_ column: ColumnView, _ range: Range<Int>) -> (distinct: [Int], codes: [Int])? {
         var distinct: [Int] = []
         var codes: [Int] = []
         codes.reserveCapacity(range.count)
         if range.count <= 256 {
-            // Few rows: looking through the distinct texts costs less than hashing them.
-            return column.textBytes.withUnsafeBytes { bytes in
-                // Of each distinct text: what equal ones have in common.
-                var marks: [UInt64] = []
-                for row in range {
-                    let text = UnsafeRawBufferPointer(rebasing: bytes[column.textRange(row)])
-                    let mark = firstBytes(text) &+ UInt64(text.count)
-                    var known: Int?
-                    // The last one first: rows of row groups are sorted.
-                    var code = marks.count - 1
-                    while code >= 0 {
-                        if marks[code] == mark,
-                            compareBytes(UnsafeRawBufferPointer(rebasing: bytes[column.textRange(distinct[code])]), text) == 0
-                        {
-                            known = code
-                            break
-                        }
-                        code -= 1
-                    }
-                    codes.append(known ?? distinct.count)
-                    if known == nil {
-                        distinct.append(row)
-                        marks.append(mark)
-                        // Mostly different so far: they will be to the end.
-                        if codes.count > 32, distinct.count * 4 > codes.count * 3 { return nil }
-                        if distinct.count * 2 > range.count, range.count > 1 { return nil }
-                    }
+            // Few rows: looking through the distinct texts costs less than hashing them. Of each one: what equal ones have in common.
+            var marks: [UInt64] = []
+            for row in range {
+                let text = column.text(row)
+                let mark = firstBytes(text) &+ UInt64(text.count)
+                // The last one first: rows of row groups are sorted.
+                var code = marks.count - 1
+                while code >= 0, marks[code] != mark || compareBytes(column.text(distinct[code]), text) != 0 { code -= 1 }
+                if code >= 0 {
+                    codes.append(code)
+                    continue
                 }
-                return (distinct, codes)
+                codes.append(distinct.count)
+                distinct.append(row)
+                marks.append(mark)
+                // Mostly different so far: they will be to the end.
+                if codes.count > 32, distinct.count * 4 > codes.count * 3 { return nil }
+                if distinct.count * 2 > range.count, range.count > 1 { return nil }
             }
+            return (distinct, codes)
         }
         var known: [[UInt8]: Int] = [:]
         for row in range {
-            let text = Array(column.textBytes[column.textRange(row)])
+            let text = Array(column.text(row))
             if let code = known[text] {
                 codes.append(code)
             } else {
@@ -383,20 +398,18 @@ extension NodeWriter {
     }
 
     /// The length of what all texts begin with: at most 255 bytes, and none of a single text.
-    private func sharedPrefix(_ column: ColumnBuffer, _ rows: Range<Int>) -> Int {
+    private func sharedPrefix(_ column: ColumnView, _ rows: Range<Int>) -> Int {
         guard rows.count > 1 else { return 0 }
-        return column.textBytes.withUnsafeBytes { bytes in
-            let first = column.textRange(rows.lowerBound)
-            var shared = min(first.count, 255)
-            for row in rows.dropFirst() {
-                let range = column.textRange(row)
-                shared = min(shared, range.count)
-                var same = 0
-                while same < shared, bytes[first.lowerBound + same] == bytes[range.lowerBound + same] { same += 1 }
-                shared = same
-                if shared == 0 { break }
-            }
-            return shared
+        let first = column.text(rows.lowerBound)
+        var shared = min(first.count, 255)
+        for row in rows.dropFirst() {
+            let text = column.text(row)
+            shared = min(shared, text.count)
+            var same = 0
+            while same < shared, first[same] == text[same] { same += 1 }
+            shared = same
+            if shared == 0 { break }
         }
+        return shared
     }
 }

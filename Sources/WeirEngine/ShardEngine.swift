@@ -155,8 +155,8 @@ package struct ShardEngine: Sendable {
                 }
                 if !entries.isEmpty { groups.add(entries, of: batch, view: position) }
             }
-            try groups.forEach { key, events, range in
-                try TimeTree(view: view, nodes: store.nodes(view: number, key: key), scratch: scratch).insert(events, range)
+            try groups.forEach { key, events, memory, range in
+                try TimeTree(view: view, nodes: store.nodes(view: number, key: key), scratch: scratch).insert(events, memory, range)
             }
         }
     }

@@ -13,12 +13,12 @@ import WeirDefinitions
 /// some fifteen tiles a level. Where a span is not split it has no tile, so the depth follows the data.
 ///
 /// The shape never shows in a value: partials merge exactly, in any order (see `Accumulation`).
-package struct TimeTree<Nodes: NodeWriting> {
+package struct TimeTree {
     let view: ViewRuntime
-    let nodes: Nodes
+    let nodes: any NodeWriting
     private let scratch: TreeScratch
 
-    package init(view: ViewRuntime, nodes: Nodes, scratch: TreeScratch = TreeScratch()) {
+    package init(view: ViewRuntime, nodes: any NodeWriting, scratch: TreeScratch = TreeScratch()) {
         self.view = view
         self.nodes = nodes
         self.scratch = scratch
@@ -43,10 +43,12 @@ package struct TimeTree<Nodes: NodeWriting> {
     /// Adds events, none of which is there yet. Those before the base time go into the base record alone.
     ///
     /// - Parameter rows: in order.
-    package func insert(_ rows: EventRows) throws { try insert(rows, 0..<rows.count) }
+    package func insert(_ rows: EventRows) throws { try rows.withView { try insert(rows, $0, 0..<rows.count) } }
 
     /// Adds the events of a range.
-    func insert(_ rows: EventRows, _ range: Range<Int>) throws {
+    ///
+    /// - Parameter memory: of the same rows.
+    func insert(_ rows: EventRows, _ memory: RowsView, _ range: Range<Int>) throws {
         var range = range
         if view.plan.hasLifetimeWindow, let base = try nodes.base() {
             let baseTime = try TileView(base, slots: view.runners.count).baseTime ?? .min
@@ -56,14 +58,14 @@ package struct TimeTree<Nodes: NodeWriting> {
                 range = late..<range.upperBound
             }
         }
-        if !range.isEmpty { try addToHead(rows, range) }
+        if !range.isEmpty { try addToHead(rows, memory, range) }
     }
 
-    private func addToHead(_ rows: EventRows, _ range: Range<Int>) throws {
+    private func addToHead(_ rows: EventRows, _ memory: RowsView, _ range: Range<Int>) throws {
         guard let bytes = try nodes.head() else {
             // A new entity, or one of a store that an earlier build made.
             let hasTree = try nodes.seek(.whole) != nil
-            if range.count <= view.headRowsMax, try putHead(rows, range, hasTree: hasTree) { return }
+            if range.count <= view.headRowsMax, try putHead(memory, range, hasTree: hasTree) { return }
             try place(rows, range, in: .whole)
             return try putEmptyHead()
         }
@@ -72,14 +74,14 @@ package struct TimeTree<Nodes: NodeWriting> {
             if leaf.count + range.count <= view.headRowsMax, leaf.time(leaf.count - 1) < rows.times[range.lowerBound] {
                 // The common case: later events, and room for them.
                 scratch.writer.beginHead(hasTree: head.hasTree)
-                leaf.append(rows, range, into: &scratch.writer)
+                leaf.append(memory, range, into: &scratch.writer)
                 if scratch.writer.bytes.count <= Limits.headBytesMax { return try nodes.putHead(scratch.writer.bytes) }
             }
             let all = leaf.rows(columns: view.plan.columns).union(rows.slice(range))
-            if all.count <= view.headRowsMax, try putHead(all, 0..<all.count, hasTree: head.hasTree) { return }
+            if all.count <= view.headRowsMax, try all.withView({ try putHead($0, 0..<all.count, hasTree: head.hasTree) }) { return }
             try place(all, 0..<all.count, in: .whole)
         } else {
-            if range.count <= view.headRowsMax, try putHead(rows, range, hasTree: head.hasTree) { return }
+            if range.count <= view.headRowsMax, try putHead(memory, range, hasTree: head.hasTree) { return }
             try place(rows, range, in: .whole)
         }
         // Empty already where more came than it takes.
@@ -87,7 +89,7 @@ package struct TimeTree<Nodes: NodeWriting> {
     }
 
     /// - Returns: false, with nothing written, where the record would be too large.
-    private func putHead(_ rows: EventRows, _ range: Range<Int>, hasTree: Bool) throws -> Bool {
+    private func putHead(_ rows: RowsView, _ range: Range<Int>, hasTree: Bool) throws -> Bool {
         scratch.writer.beginHead(hasTree: hasTree)
         rows.encodeLeaf(range, into: &scratch.writer)
         guard scratch.writer.bytes.count <= Limits.headBytesMax else { return false }
@@ -110,7 +112,7 @@ package struct TimeTree<Nodes: NodeWriting> {
             if node.key == slot, leaf.count > 0, total <= view.leafRowsMax, leaf.time(leaf.count - 1) < rows.times[range.lowerBound] {
                 // The common case: later events of a leaf that has room for them.
                 scratch.writer.clear()
-                leaf.append(rows, range, into: &scratch.writer)
+                rows.withView { leaf.append($0, range, into: &scratch.writer) }
                 return try nodes.put(slot, scratch.writer.bytes)
             }
             let merged = leaf.rows(columns: view.plan.columns).union(rows.slice(range))

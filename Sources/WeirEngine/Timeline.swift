@@ -14,14 +14,14 @@ protocol Timeline {
     var baseTime: Int64? { get throws }
 }
 
-struct NodeTimeline<Nodes: NodeReading>: Timeline {
+struct NodeTimeline: Timeline {
     let view: ViewRuntime
-    let nodes: Nodes
+    let nodes: any NodeReading
     /// The events that are in no node.
     private let head: LeafView?
     private let hasTree: Bool
 
-    init(view: ViewRuntime, nodes: Nodes) throws {
+    init(view: ViewRuntime, nodes: any NodeReading) throws {
         self.view = view
         self.nodes = nodes
         let head = try nodes.head().map { try HeadView($0, columns: view.plan.columns) }

@@ -179,7 +179,8 @@ package final class Pipeline: @unchecked Sendable {
             progress.unlock()
             let events = incoming.reduce(0) { $0 + $1.batch.count }
             dispatch(
-                accepted, sequence: summary.lastSequence, batches: batches, isBehind: events >= Limits.eventsPerTransactionMax / 2)
+                accepted, sequence: summary.lastSequence, batches: batches,
+                isBehind: events >= Limits.eventsPerTransactionMax / 2 && !incoming.contains { $0.phase == .end })
         }
     }
 
