@@ -62,10 +62,14 @@ public struct ByteReader {
     @inlinable public var remaining: Int { rest.count }
 
     @inlinable public mutating func readRaw(_ count: Int) throws(FormatError) -> UnsafeRawBufferPointer {
-        guard count >= 0, count <= rest.count else { throw FormatError("\(count) bytes wanted, \(rest.count) left") }
-        let head = UnsafeRawBufferPointer(rebasing: rest[..<count])
-        rest = UnsafeRawBufferPointer(rebasing: rest[count...])
-        return head
+        guard count >= 0, count <= rest.count else { throw shortage(count) }
+        let start = rest.baseAddress
+        rest = UnsafeRawBufferPointer(start: start.map { $0 + count }, count: rest.count &- count)
+        return UnsafeRawBufferPointer(start: start, count: count)
+    }
+
+    @usableFromInline @inline(never) func shortage(_ count: Int) -> FormatError {
+        FormatError("\(count) bytes wanted, \(rest.count) left")
     }
 
     @inlinable public mutating func read<I: FixedWidthInteger>(_: I.Type = I.self) throws(FormatError) -> I {
