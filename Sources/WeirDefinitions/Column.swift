@@ -120,6 +120,24 @@ public struct ColumnBuffer: Sendable {
         grow()
     }
 
+    /// Appends an integer's text.
+    package mutating func append(decimal value: Int64) {
+        withUnsafeTemporaryAllocation(byteCount: 20, alignment: 1) { digits in
+            var first = 20
+            var rest = value.magnitude
+            repeat {
+                first -= 1
+                digits[first] = UInt8(48 + rest % 10)
+                rest /= 10
+            } while rest > 0
+            if value < 0 {
+                first -= 1
+                digits[first] = UInt8(ascii: "-")
+            }
+            append(text: UnsafeRawBufferPointer(rebasing: digits[first...]))
+        }
+    }
+
     private mutating func grow() {
         count += 1
         if !nulls.isEmpty { nulls.append(false) }

@@ -4,7 +4,8 @@ import WeirRecords
 /// A view with its event type: the plan, and how rows come from events.
 struct TypedView<Source: Event>: Sendable {
     let plan: ViewPlan
-    let key: @Sendable (Source) -> String?
+    /// Appends the event's key to a column of texts.
+    let key: @Sendable (Source, inout ColumnBuffer) -> Void
     let columns: [ColumnReader<Source>]
     let filters: [Filter<Source>]
 
@@ -63,7 +64,9 @@ struct TypedView<Source: Event>: Sendable {
 
         self.columns = columns
         self.filters = filters
-        key = { V.key(of: $0)?.keyText }
+        key = { event, keys in
+            if let key = V.key(of: event) { append(key, to: &keys) } else { keys.appendNull() }
+        }
         plan = ViewPlan(
             name: V.name, entity: V.Subject.name, keyTypeName: V.Subject.ID.keyTypeName, stream: Source.stream,
             columns: columns.map { .init(signature: $0.signature, type: $0.type) }, filterCount: filters.count,
@@ -78,11 +81,12 @@ struct TypedView<Source: Event>: Sendable {
     func rows(of events: [Source]) -> ViewRows {
         var rows = ViewRows(columns: columns.map { ColumnBuffer(type: $0.type) })
         rows.filterBits.reserveCapacity(events.count)
+        rows.keys.reserve(events.count)
         for index in columns.indices { rows.columns[index].reserve(events.count) }
         events.withUnsafeBufferPointer { events in
             guard let base = events.baseAddress else { return }
             for row in events.indices {
-                if let key = key(events[row]) { rows.keys.append(text: key) } else { rows.keys.appendNull() }
+                key(events[row], &rows.keys)
                 var bits: UInt64 = 0
                 var index = 0
                 while index < filters.count {
@@ -96,6 +100,18 @@ struct TypedView<Source: Event>: Sendable {
             }
         }
         return rows
+    }
+}
+
+/// Integers, which most keys are, without a `String` of each.
+@inline(__always)
+private func append<K: EntityKey>(_ key: K, to keys: inout ColumnBuffer) {
+    if K.self == Int.self {
+        keys.append(decimal: Int64(unsafeBitCast(key, to: Int.self)))
+    } else if K.self == Int64.self {
+        keys.append(decimal: unsafeBitCast(key, to: Int64.self))
+    } else {
+        keys.append(text: key.keyText)
     }
 }
 

@@ -18,8 +18,7 @@ final class SQLiteTransaction: HistoryTransaction {
     private let db: Database
     private let histories: [String: StreamHistory]
     private let sourceIDs: SourceIDs
-    /// What the batch that is being inserted needs for each of its rows.
-    private var inserting: (source: SourcePart, id: Int64, history: StreamHistory, handle: OpaquePointer)?
+    private var appender: RowAppender?
 
     init(db: Database, histories: [String: StreamHistory], sourceIDs: SourceIDs) {
         self.db = db
@@ -32,68 +31,35 @@ final class SQLiteTransaction: HistoryTransaction {
     func insert(
         _ batch: PreparedBatch, row: Int, sequence: Int64, ingestTime: Int64, from incoming: IncomingBatch
     ) throws -> Insertion {
-        if inserting?.source != incoming.source {
+        if appender?.source != incoming.source {
+            try flush()
             let history = histories[incoming.source.stream]!
-            inserting = (
-                incoming.source, try id(of: incoming.source), history,
-                try db.cachedStatement(sql: history.table.insertSQL).sqliteStatement
-            )
+            appender = try RowAppender(history: history, source: incoming.source, id: id(of: incoming.source), db)
         }
-        let (_, source, history, handle) = inserting!
+        let appender = appender!
+        let history = appender.history
         // Events mostly come in order, and one that is later than all others is no copy.
-        if history.table.idColumn != nil, try !history.isLater(batch.times[row], db),
-            let known = try history.find(batch, row: row, db)
-        {
-            return try history.isSame(known, batch, row, db) ? .duplicate : .conflict
+        if history.table.idColumn != nil, try !history.isLater(batch.times[row], db) {
+            if let known = try history.find(batch, row: row, db, beforeReading: appender.flush) {
+                return try history.isSame(known, batch, row, db) ? .duplicate : .conflict
+            }
         }
-        bind(batch, row, sequence: sequence, ingestTime: ingestTime, source: source, incoming, handle)
-        let code = sqlite3_step(handle)
-        sqlite3_reset(handle)
-        guard code == SQLITE_DONE else {
-            sqlite3_clear_bindings(handle)
-            throw HistoryDatabase.failure(code, "writing", db)
-        }
+        try appender.append(batch, row: row, sequence: sequence, ingestTime: ingestTime)
         history.didAppend(batch, row: row, sequence: sequence)
         return .accepted
     }
 
+    /// Writes the rows that wait for their statement.
+    func flush() throws { try appender?.flush() }
+
     func rows(of view: ViewPlan, key: String, from start: Int64, to end: Int64) throws -> EventRows {
-        try histories[view.stream]!.rows(of: view, key: key, from: start, to: end, ingestedBy: nil, db)
+        try flush()
+        return try histories[view.stream]!.rows(of: view, key: key, from: start, to: end, ingestedBy: nil, db)
     }
 
-    func latestTime(of view: ViewPlan, key: String) throws -> Int64? { try histories[view.stream]!.latestTime(of: view, key: key, db) }
-
-    private func bind(
-        _ batch: PreparedBatch, _ row: Int, sequence: Int64, ingestTime: Int64, source: Int64, _ incoming: IncomingBatch,
-        _ handle: OpaquePointer
-    ) {
-        let recordRow = batch.recordRows[row]
-        sqlite3_bind_int64(handle, 1, sequence)
-        sqlite3_bind_int64(handle, 2, ingestTime)
-        sqlite3_bind_int64(handle, 3, source)
-        sqlite3_bind_int64(handle, 4, Int64(incoming.source.partition))
-        sqlite3_bind_int64(handle, 5, batch.records.rows[recordRow].offset)
-        sqlite3_bind_int64(handle, 6, Int64(bitPattern: batch.keyHashes[row]))
-        var index: Int32 = 7
-        for view in batch.views {
-            if view.keys.isNull(row) {
-                sqlite3_bind_null(handle, index)
-            } else {
-                view.keys.withText(row) { bindText(handle, index, $0) }
-            }
-            index += 1
-        }
-        let width = batch.records.schema.fields.count
-        for field in 0..<width {
-            switch batch.records.cells[recordRow * width + field] {
-            case .null: sqlite3_bind_null(handle, index)
-            case .int64(let value), .time(let value): sqlite3_bind_int64(handle, index, value)
-            case .float64(let value): sqlite3_bind_double(handle, index, value)
-            case .bool(let value): sqlite3_bind_int64(handle, index, value ? 1 : 0)
-            case .text(let start, let count): batch.records.withText(start: start, count: count) { bindText(handle, index, $0) }
-            }
-            index += 1
-        }
+    func latestTime(of view: ViewPlan, key: String) throws -> Int64? {
+        try flush()
+        return try histories[view.stream]!.latestTime(of: view, key: key, db)
     }
 
     // MARK: Sources
@@ -110,6 +76,8 @@ final class SQLiteTransaction: HistoryTransaction {
     }
 
     func setPosition(_ source: SourcePart, _ position: Int64, detail: [UInt8]?, watermark: Int64?) throws {
+        // The end of a batch: the appender does not hold on to it.
+        try flush()
         try execute(
             "UPDATE weir_sources SET position = ?, detail = coalesce(?, detail), watermark = ? WHERE id = ?",
             [position, detail.map { Data($0) }, watermark, try id(of: source)])
@@ -229,16 +197,5 @@ final class SQLiteTransaction: HistoryTransaction {
 
     func output(_ record: OutputRecord) throws {
         try execute("INSERT INTO weir_output (topic, key, value) VALUES (?, ?, ?)", [record.topic, record.key, record.value])
-    }
-}
-
-/// Binds text that stays where it is until the statement has been stepped.
-private func bindText(_ handle: OpaquePointer, _ index: Int32, _ text: UnsafeRawBufferPointer) {
-    // An empty buffer may have no address, which SQLite would take for NULL.
-    let address = text.baseAddress?.assumingMemoryBound(to: CChar.self)
-    if let address {
-        sqlite3_bind_text(handle, index, address, Int32(text.count), nil)
-    } else {
-        sqlite3_bind_text(handle, index, "", 0, nil)
     }
 }

@@ -15,6 +15,7 @@ import WeirRecords
 final class StreamHistory {
     let table: StreamTable
     private var segments: [KnownSegment] = []
+    private var latestInSegments: Int64 = .min
     private var tail: TailIndex?
     /// Row groups that were read last, one for each segment and order: an export asks for one entity after another.
     private var recent: [GroupPlace: RecentGroup] = [:]
@@ -46,6 +47,7 @@ final class StreamHistory {
     /// Forgets what is known of a transaction that was rolled back.
     func reset() {
         segments = []
+        latestInSegments = .min
         tail = nil
         recent = [:]
         filterBytes = 0
@@ -73,6 +75,7 @@ final class StreamHistory {
                     orders: try decoder.decode([String: Int].self, from: Data(orders.utf8)),
                     layout: try RowGroupLayout(table.stream.schema, fields: decoder.decode([String].self, from: Data(fields.utf8)))))
         }
+        latestInSegments = segments.map(\.lastTime).max() ?? .min
         tail?.drop(upTo: lastInSegments)
     }
 
@@ -244,11 +247,15 @@ final class StreamHistory {
     // MARK: By identity
 
     /// The number of the accepted event of the same identity as one of a batch; nil where there is none.
-    func find(_ batch: PreparedBatch, row: Int, _ db: Database) throws -> Int64? {
+    ///
+    /// - Parameter beforeReading: is called before the table is read.
+    func find(_ batch: PreparedBatch, row: Int, _ db: Database, beforeReading: () throws -> Void) throws -> Int64? {
         if tail == nil { try readTail(db) }
         let time = batch.times[row]
         let hash = Self.identityHash(batch, row)
-        for sequence in tail!.sequences(identity: hash) where try isIdentity(sequence, batch, row, db) { return sequence }
+        let candidates = tail!.sequences(identity: hash)
+        if !candidates.isEmpty { try beforeReading() }
+        for sequence in candidates where try isIdentity(sequence, batch, row, db) { return sequence }
         let key = table.stream.views.indices.first { !batch.views[$0].keys.isNull(row) }
         for index in segments.indices.reversed() where segments[index].firstTime <= time && time <= segments[index].lastTime {
             guard try identities(index, db).mayContain(hash) else { continue }
@@ -276,8 +283,6 @@ final class StreamHistory {
         if tail == nil { try readTail(db) }
         return time > tail!.latestTime && time > latestInSegments
     }
-
-    private var latestInSegments: Int64 { segments.map(\.lastTime).max() ?? .min }
 
     /// The latest event time of all; nil where there is none.
     func latestTime(_ db: Database) throws -> Int64? {

@@ -70,12 +70,17 @@ package struct StreamTable: Sendable {
         }
     }
 
-    var insertSQL: String {
+    /// What is bound of one row.
+    var insertedColumns: Int { 6 + stream.views.count + stream.schema.fields.count }
+
+    /// - Parameter rows: how many one statement takes.
+    func insertSQL(rows: Int) -> String {
         let columns =
             ["_seq", "_ingest_time", "_source", "_partition", "_offset", "_key_hash"]
             + stream.views.map(Self.keyColumn) + stream.schema.fields.map { Self.quote($0.name) }
         let marks = Array(repeating: "?", count: columns.count).joined(separator: ", ")
-        return "INSERT INTO \(name) (\(columns.joined(separator: ", "))) VALUES (\(marks))"
+        let values = Array(repeating: "(\(marks))", count: rows).joined(separator: ", ")
+        return "INSERT INTO \(name) (\(columns.joined(separator: ", "))) VALUES \(values)"
     }
 
     /// `_seq`, `_key_hash`, then the fields.

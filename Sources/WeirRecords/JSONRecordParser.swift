@@ -37,6 +37,13 @@ public struct JSONRecordParser: Sendable {
         parse(start..<batch.bytes.count, in: &batch, offset: offset)
     }
 
+    /// Appends the lines at the beginning of a chunk that have the form that machines write; the others are left.
+    mutating func appendPlainLines(
+        _ chunk: UnsafeRawBufferPointer, baseOffset: Int64, to batch: inout RecordBatch, linesMax: Int, lineBytesMax: Int
+    ) -> (lines: Int, bytes: Int) {
+        plain?.parseLines(chunk, baseOffset: baseOffset, into: &batch, linesMax: linesMax, lineBytesMax: lineBytesMax) ?? (0, 0)
+    }
+
     /// Parses bytes that are in the batch already.
     mutating func parse(_ range: Range<Int>, in batch: inout RecordBatch, offset: Int64) {
         scratch.removeAll(keepingCapacity: true)
@@ -243,6 +250,16 @@ public struct JSONLinesReader: Sendable {
         var records = 0
         while position < chunk.count, records < recordsMax {
             let rest = UnsafeRawBufferPointer(rebasing: chunk[position...])
+            if !isSkipping {
+                let plain = parser.appendPlainLines(
+                    rest, baseOffset: baseOffset + Int64(position), to: &batch, linesMax: recordsMax - records, lineBytesMax: recordBytesMax
+                )
+                if plain.lines > 0 {
+                    records += plain.lines
+                    position += plain.bytes
+                    continue
+                }
+            }
             let newline = firstLineFeed(rest)
             if isSkipping {
                 isSkipping = newline == nil
@@ -275,7 +292,7 @@ public struct JSONLinesReader: Sendable {
 }
 
 /// Eight bytes at a time: the lowest marked byte of `(x − 0x01…) & ~x & 0x80…` is the first zero byte of x.
-private func firstLineFeed(_ bytes: UnsafeRawBufferPointer) -> Int? {
+func firstLineFeed(_ bytes: UnsafeRawBufferPointer) -> Int? {
     var position = 0
     while position + 8 <= bytes.count {
         let word = UInt64(littleEndian: bytes.loadUnaligned(fromByteOffset: position, as: UInt64.self)) ^ 0x0A0A_0A0A_0A0A_0A0A
