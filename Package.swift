@@ -82,6 +82,8 @@ let package = Package(
 
         .target(name: "ExampleFeatures", dependencies: ["Weir"], path: "features", exclude: ["README.md"], swiftSettings: strict),
         .executableTarget(name: "Shop", dependencies: ["Weir", "ExampleFeatures"], swiftSettings: strict),
+        .executableTarget(
+            name: "LiveShop", dependencies: ["Weir", "ExampleFeatures"], path: "Tests/System/LiveShop", swiftSettings: strict),
 
         tests("WeirAlgebraTests", ["WeirAlgebra", "WeirTesting"]),
         tests("WeirRecordsTests", ["WeirRecords", "WeirTesting"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -13,12 +14,15 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 
 import redis
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 WEIR = os.environ.get("WEIR", str(REPOSITORY / ".build/release/weir"))
+# The same with views that publish every change.
+LIVE = str(pathlib.Path(WEIR).with_name("LiveShop"))
 LONG = bool(os.environ.get("WEIR_TEST_LONG"))
 SLICE = REPOSITORY / "features/data/purchases.csv"
 FIELDS = ["id", "household", "basket", "store", "product", "department", "category", "quantity", "price",
@@ -147,6 +151,79 @@ class Broker:
     def __exit__(self, *_):
         self.process.kill()
         self.process.wait()
+
+
+class Proxy:
+    """Stands between clients and a broker that names itself in its answers: it names itself instead, and cuts connections."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.target = broker.port
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.address = f"127.0.0.1:{self.port}"
+        self.open: set[socket.socket] = set()
+        self.lock = threading.Lock()
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self) -> None:
+        while True:
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
+            try:
+                broker = socket.create_connection(("127.0.0.1", self.target), 5)
+            except OSError:
+                client.close()
+                continue
+            broker.settimeout(None)
+            with self.lock:
+                self.open.add(client)
+            threading.Thread(target=self.forward, args=(client, broker, False), daemon=True).start()
+            threading.Thread(target=self.forward, args=(broker, client, True), daemon=True).start()
+
+    def forward(self, source: socket.socket, target: socket.socket, is_answer: bool) -> None:
+        def read(count: int) -> bytes:
+            data = b""
+            while len(data) < count:
+                part = source.recv(count - len(data))
+                if not part:
+                    raise OSError("closed")
+                data += part
+            return data
+
+        mine, its = (b"127.0.0.1" + struct.pack(">i", port) for port in (self.port, self.target))
+        try:
+            while True:
+                # Whole messages: a name cut in two would not be found.
+                size = read(4)
+                body = read(struct.unpack(">i", size)[0])
+                target.sendall(size + (body.replace(its, mine) if is_answer else body))
+        except OSError:
+            pass
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+        with self.lock:
+            self.open -= {source, target}
+
+    def cut(self) -> int:
+        """Resets all connections of clients; says how many."""
+        with self.lock:
+            cut = list(self.open)
+        for client in cut:
+            with contextlib.suppress(OSError):
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                client.shutdown(socket.SHUT_RDWR)
+        return len(cut)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.listener.close()
+        self.cut()
 
 
 def wait_for(condition, seconds=60) -> None:

@@ -7,6 +7,7 @@ import datetime
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import time
 
@@ -94,6 +95,34 @@ def test_memory_of_topics(tmp_path):
             anonymous, mapped = peak_memory(server.process, lambda: history_count(tmp_path / "data") >= count)
         assert history_count(tmp_path / "data") == count
     print(f"{count} messages from a topic: peak anonymous memory {anonymous} MB, file pages {mapped} MB")
+    assert 0 < anonymous <= 300
+
+
+def test_memory_of_what_waits(tmp_path):
+    """The history is locked while long and malformed messages wait: bytes bound what waits, not the number of events."""
+    rng = seeded("memory of what waits")
+    count = 120_000
+    with open(tmp_path / "messages", "w") as file:
+        for number in range(count):
+            file.write(f'{{"id": "m{number}", "department": "{rng.randbytes(2_000).hex()}"\n')
+    data = tmp_path / "data"
+    with Broker(tmp_path / "broker") as broker:
+        # Makes the topic.
+        write_rows(tmp_path / "one.csv", read_rows(SLICE)[:1])
+        weir("produce", "purchases", "--kafka", broker.address, "--partitions", 2, tmp_path / "one.csv")
+        with Server(data, "--clock", "event", "--kafka", broker.address) as server:
+            wait_for(lambda: history_count(data) == 1)
+            lock = sqlite3.connect(data / "history.sqlite", isolation_level=None, timeout=20)
+            lock.execute("BEGIN IMMEDIATE")
+            subprocess.run(["kcat", "-P", "-b", broker.address, "-t", "purchases", "-l", str(tmp_path / "messages")], check=True, timeout=120)
+            end = time.monotonic() + 15
+            anonymous, mapped = peak_memory(server.process, lambda: time.monotonic() > end)
+            assert history_count(data) == 1
+            lock.execute("COMMIT")
+            lock.close()
+            letters = "select count(*) from weir_dead_letters"
+            wait_for(lambda: sqlite3.connect(data / "history.sqlite").execute(letters).fetchone()[0] == count, 300)
+    print(f"{count * 4 // 1_000} MB of messages wait: peak anonymous memory {anonymous} MB, file pages {mapped} MB")
     assert 0 < anonymous <= 300
 
 
