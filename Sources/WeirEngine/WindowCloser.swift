@@ -111,7 +111,7 @@ struct WindowCloser: Sendable {
             let isSession = runtime.plan.windows[window].kind == .session
             let touched: [(record: WindowRecord, isStored: Bool)?] =
                 isSession
-                ? [try session(window, time: time, key: key, watermark: watermark, in: transaction)]
+                ? [try session(window, time: time, key: key, watermark: watermark, late: &added.lateWindows, in: transaction)]
                 : try runtime.plan.windows[window].windows(containing: EventTime(microseconds: time)).compactMap { bounds in
                     let due = sum(bounds.upperBound, policy.allowedLateness)
                     if policy.emits == .final, due > watermark ?? .min,
@@ -155,7 +155,7 @@ struct WindowCloser: Sendable {
                 }
             }
         }
-        added.lateWindows = frozen
+        added.lateWindows += frozen
         added.isLate = windows > 0 && frozen == windows
         return added
     }
@@ -179,8 +179,10 @@ struct WindowCloser: Sendable {
     }
 
     /// The session that the event is in, joined from those that it touches. nil where it would change no more.
+    ///
+    /// - Parameter late: counts sessions that it touches and that stay as they are, though it is in another one.
     private func session(
-        _ window: Int, time: Int64, key: String, watermark: Int64?, in transaction: some HistoryTransaction
+        _ window: Int, time: Int64, key: String, watermark: Int64?, late: inout Int, in transaction: some HistoryTransaction
     ) throws -> (record: WindowRecord, isStored: Bool)? {
         let gap = runtime.plan.windows[window].length ?? 0
         // A session's end is its last event and the gap, so an event at its end still belongs to it. It is closed when the
@@ -188,8 +190,8 @@ struct WindowCloser: Sendable {
         func due(_ end: Int64) -> Int64 { sum(sum(end, policy.allowedLateness), 1) }
         let end = sum(time, gap)
         var joined = WindowRecord(key: key, start: time, end: end, due: due(end), isOpen: true, revision: -1)
-        let touched = try transaction.windows(series(window), key: key, from: time, through: end)
-            .filter { !isFrozen(due: $0.due, at: watermark) }
+        let all = try transaction.windows(series(window), key: key, from: time, through: end)
+        let touched = all.filter { !isFrozen(due: $0.due, at: watermark) }
         for record in touched {
             joined.start = min(joined.start, record.start)
             joined.end = max(joined.end, record.end)
@@ -197,6 +199,7 @@ struct WindowCloser: Sendable {
         }
         joined.due = due(joined.end)
         if touched.isEmpty, isFrozen(due: joined.due, at: watermark) { return nil }
+        late += all.count - touched.count
         for record in touched where record.start != joined.start || record.end != joined.end {
             try transaction.remove(record, series(window))
             if policy.emits == .updates { try emit(window, record, nil, in: transaction) }
