@@ -22,6 +22,7 @@ let package = Package(
     products: [
         .library(name: "Weir", targets: ["Weir"]),
         .library(name: "WeirTesting", targets: ["WeirTesting"]),
+        .library(name: "ExampleFeatures", targets: ["ExampleFeatures"]),
         .executable(name: "weir", targets: ["Shop"]),
     ],
     dependencies: [
@@ -78,7 +79,7 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ]),
-        room("WeirTesting", ["Weir", "WeirEngine", "WeirLookup"]),
+        room("WeirTesting", ["Weir", "WeirEngine", "WeirLookup", "WeirOnlineStore"]),
 
         .target(name: "ExampleFeatures", dependencies: ["Weir"], path: "features", exclude: ["README.md"], swiftSettings: strict),
         .executableTarget(name: "Shop", dependencies: ["Weir", "ExampleFeatures"], swiftSettings: strict),

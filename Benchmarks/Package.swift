@@ -13,7 +13,9 @@ let package = Package(
         .executableTarget(name: "orders", dependencies: ["Workload", .product(name: "Weir", package: "weir")]),
         .executableTarget(name: "generate", dependencies: ["Support"]),
         .executableTarget(
-            name: "engine", dependencies: ["Support", "Workload", .product(name: "WeirTesting", package: "weir")]),
+            name: "engine", dependencies: [
+                "Support", "Workload", .product(name: "WeirTesting", package: "weir"), .product(name: "ExampleFeatures", package: "weir"),
+            ]),
         .executableTarget(name: "ingest", dependencies: ["Support"]),
         .executableTarget(name: "lookup", dependencies: ["Support"]),
         .executableTarget(name: "export", dependencies: ["Support"]),

@@ -3,6 +3,7 @@ import WeirAlgebra
 import WeirDefinitions
 import WeirEngine
 import WeirLookup
+import WeirOnlineStore
 import WeirRecords
 
 /// Runs a catalog in memory: events in, values at a time out. No disk, no network; the engine is the one of production.
@@ -15,7 +16,7 @@ import WeirRecords
 public final class FeatureTest {
     private let catalog: CatalogPlan
     private let engine: ShardEngine
-    private let store = MemoryStore()
+    private let store: Store
     private var seen: Set<[UInt8]> = []
     private var sequence: Int64 = 0
 
@@ -23,6 +24,29 @@ public final class FeatureTest {
     public init(@CatalogBuilder _ catalog: () -> Catalog) throws {
         self.catalog = try CatalogPlan(catalog())
         engine = ShardEngine(catalog: self.catalog, views: self.catalog.views.map { ViewRuntime($0) })
+        store = .memory(MemoryStore())
+    }
+
+    private enum Store {
+        case memory(MemoryStore)
+        case online(OnlineStore)
+    }
+
+    /// Keeps the state in an online store of one shard on disk, without a history: for benchmarks. Each `add` is one synced transaction.
+    ///
+    /// - Parameter directory: is made where there is none.
+    public init(onlineStore directory: String, @CatalogBuilder _ catalog: () -> Catalog) throws {
+        self.catalog = try CatalogPlan(catalog())
+        let online = try OnlineStore(directory: directory, catalog: self.catalog, shards: 1, mode: .write(isSynced: true))
+        engine = ShardEngine(catalog: self.catalog, views: online.runtimes)
+        store = .online(online)
+    }
+
+    /// Entities of all views, and the bytes of their keys and values, of an online store. Reads all of it.
+    public func size() throws -> (entities: Int, bytes: Int) {
+        guard case .online(let online) = store else { return (0, 0) }
+        let views = try online.statistics()
+        return (views.reduce(0) { $0 + $1.entities }, views.reduce(0) { $0 + $1.bytes })
     }
 
     /// Adds events in any order. Further copies of an event count once.
@@ -56,19 +80,43 @@ public final class FeatureTest {
         return DecodedEvents(batch: batch)
     }
 
+    /// Decodes whole lines of CSV.
+    ///
+    /// - Parameter header: the file's first line.
+    /// - Throws: `TestFailure` for the first malformed event.
+    public func decode(_ streamName: String, csv lines: UnsafeRawBufferPointer, header: [UInt8]) throws -> DecodedEvents {
+        guard let stream = catalog.stream(named: streamName) else { throw TestFailure("unknown stream '\(streamName)'") }
+        var reader = CSVRecordParser(schema: stream.schema)
+        var records = RecordBatch(schema: stream.schema)
+        do {
+            _ = try header.withUnsafeBytes { try reader.parse($0, isLast: true, baseOffset: 0, into: &records, recordsMax: 0) }
+            _ = try reader.parse(lines, isLast: true, baseOffset: 0, into: &records)
+        } catch {
+            throw TestFailure("header of \(streamName): \(error)")
+        }
+        let batch = stream.prepare(records)
+        if let malformed = batch.records.malformed.first { throw TestFailure("event of \(streamName): \(malformed.reason)") }
+        return DecodedEvents(batch: batch)
+    }
+
     /// Adds decoded events. Further copies of an event count once.
-    public func add(_ events: DecodedEvents) throws {
+    ///
+    /// - Parameter areNew: there are no copies among them, which is not looked for.
+    public func add(_ events: DecodedEvents, areNew: Bool = false) throws {
         var batch = events.batch
         let stream = catalog.stream(named: batch.records.schema.name)!
         var rows: [Int] = []
-        for row in 0..<batch.count where !stream.hasIDs || seen.insert(identity(batch, row)).inserted { rows.append(row) }
+        for row in 0..<batch.count where areNew || !stream.hasIDs || seen.insert(identity(batch, row)).inserted { rows.append(row) }
         if !stream.hasIDs {
             batch.assignSequenceIDs(rows: rows, sequences: rows.indices.map { sequence + Int64($0) + 1 })
             sequence += Int64(rows.count)
         }
         let slice = Sharding.slices(of: batch, rows: rows, shards: 1)[0]
         let numbers = stream.views.map { view in catalog.views.firstIndex { $0 === view }! }
-        try engine.apply(slice, of: batch, viewNumbers: numbers, to: store)
+        switch store {
+        case .memory(let memory): try engine.apply(slice, of: batch, viewNumbers: numbers, to: memory)
+        case .online(let online): try online.write(shard: 0) { try engine.apply(slice, of: batch, viewNumbers: numbers, to: $0) }
+        }
     }
 
     private func identity(_ batch: PreparedBatch, _ row: Int) -> [UInt8] {
@@ -144,8 +192,18 @@ public final class FeatureTest {
     }
 
     private func evaluate(_ view: Int, key: String, _ asOf: AsOf, session: EventRows?) throws -> [FeatureResult] {
-        // Nothing expires in memory, so that there is always an answer.
-        try engine.views[view].evaluate(nodes: store.nodes(view: view, key: key), asOf: asOf, session: session, keptFrom: .min)!.results
+        // Nothing expires here, so that there is always an answer.
+        switch store {
+        case .memory(let memory):
+            try engine.views[view].evaluate(nodes: memory.nodes(view: view, key: key), asOf: asOf, session: session, keptFrom: .min)!
+                .results
+        case .online(let online):
+            try online.withReader { reader in
+                try reader.withEntity(view: view, key: key) { nodes, keptFrom in
+                    try engine.views[view].evaluate(nodes: nodes, asOf: asOf, session: session, keptFrom: keptFrom)!.results
+                }
+            }
+        }
     }
 }
 

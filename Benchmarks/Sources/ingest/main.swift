@@ -1,7 +1,8 @@
-// Events into both stores, synced, and what other engines do with the same file:
-// `swift run -c release ingest --orders FILE [--rounds N] [--python PYTHON] [--flink PYTHON] [--purchases FILE]`.
+// Events into both stores, synced, and what other engines do with the same file, with ratios of events a second:
+// `swift run -c release ingest --orders FILE [--rounds N] [--python PYTHON] [--flink PYTHON] [--flink-sliding N] [--purchases FILE]`.
 //
-// --python: an interpreter with duckdb and bytewax (its slow window gets the first 30,000 orders), --flink: one with apache-flink.
+// --python: an interpreter with duckdb, bytewax, quixstreams, noida-db (a broker for Quix); they get the first 100,000 orders, since
+// they would take hours for all. --flink: one with apache-flink; --flink-sliding: how many orders its sliding window gets (500,000).
 import Foundation
 import Support
 
@@ -53,6 +54,33 @@ func head(_ path: String, _ count: Int) throws -> String {
     return directory + "/head.jsonl"
 }
 
+/// As many orders, over the same 35 days, in a file of their own: a window of 28 days has something to let go.
+func generate(_ count: Int) throws -> String {
+    let path = try temporaryDirectory() + "/orders.jsonl"
+    _ = try run(
+        repository.appendingPathComponent("Benchmarks/.build/release/generate").path,
+        ["--out", path, "--events", "\(count)", "--days", "35"])
+    return path
+}
+
+/// Plain appends to a table like the history's, in C.
+func sqliteAppends(_ rows: Int) throws -> [String: Any] {
+    let directory = try temporaryDirectory()
+    defer { try? FileManager.default.removeItem(atPath: directory) }
+    _ = try run("gcc", ["-O2", "-o", directory + "/append", peers + "/sqlite_append.c", "-lsqlite3"])
+    var usages: [Usage] = []
+    for _ in 0..<rounds {
+        defer { for end in ["", "-wal", "-shm"] { unlink(directory + "/db" + end) } }
+        usages.append(try run(directory + "/append", ["\(rows)", directory + "/db"]))
+    }
+    return figures(usages, events: rows)
+}
+
+func ratio(_ a: Any?, to b: Any?, _ name: String = "events_per_second") -> Double? {
+    guard let a = (a as? [String: Any])?[name] as? Int, let b = (b as? [String: Any])?[name] as? Int, b > 0 else { return nil }
+    return rounded(Double(a) / Double(b), 2)
+}
+
 var report: [String: Any] = ["rounds": rounds]
 if let orders = option("orders") {
     let file = try FileHandle(forReadingFrom: URL(fileURLWithPath: orders))
@@ -61,18 +89,31 @@ if let orders = option("orders") {
     report["events"] = events
     let program = repository.appendingPathComponent("Benchmarks/.build/release/orders").path
     for stream in ["orders_hourly", "orders_28d", "orders"] { report[stream] = try ingest(program, stream, orders, events: events) }
+    report["sqlite_appends_in_c"] = try sqliteAppends(min(events, 5_000_000))
     if let flink = option("flink") {
         report["flink_tumbling"] = try peer(flink, "flink_windows.py", [orders, "tumbling"], events: events)
-        let some = min(events, 500_000)
-        report["flink_sliding_28d"] = try peer(flink, "flink_windows.py", [try head(orders, some), "sliding"], events: some)
+        let some = Int(option("flink-sliding") ?? "") ?? 500_000
+        report["flink_sliding_28d"] = try peer(
+            flink, "flink_windows.py", [some < events ? try generate(some) : orders, "sliding"], events: some)
     }
     if let python = option("python") {
         for query in ["tumbling", "sliding"] {
             report["duckdb_\(query)_1_thread"] = try peer(python, "duckdb_windows.py", [orders, query, "1"], events: events)
         }
-        let few = try head(orders, 30_000)
-        report["bytewax_tumbling"] = try peer(python, "bytewax_tumbling.py", [few, "1000"], events: 30_000)
+        let few = try head(orders, 100_000)
+        report["bytewax_tumbling"] = try peer(python, "bytewax_tumbling.py", [few, "1000"], events: 100_000)
+        report["bytewax_tumbling_dictionary_in_one_key"] = try peer(python, "bytewax_tumbling.py", [few, "100", "1", "1"], events: 100_000)
+        report["quix_tumbling"] = try peer(python, "quix_tumbling.py", [few, "noida", "100000"], events: 100_000)
+        report["quix_tumbling_2_processes"] = try peer(python, "quix_tumbling.py", [few, "noida", "100000", "2"], events: 100_000)
     }
+    report["ratios"] = [
+        "to_flink_tumbling": ratio(report["orders_hourly"], to: report["flink_tumbling"]),
+        "to_flink_tumbling_per_cpu_second": ratio(report["orders_hourly"], to: report["flink_tumbling"], "events_per_cpu_second"),
+        "to_flink_sliding_28d": ratio(report["orders_28d"], to: report["flink_sliding_28d"]),
+        "to_bytewax_tumbling": ratio(report["orders_hourly"], to: report["bytewax_tumbling"]),
+        "to_quix_tumbling": ratio(report["orders_hourly"], to: report["quix_tumbling"]),
+        "history_to_sqlite_appends_in_c": ratio(report["orders_hourly"], to: report["sqlite_appends_in_c"]),
+    ].compactMapValues { $0 }
 }
 if option("orders") == nil || option("purchases") != nil {
     let events = try lines(of: purchases).count - 1
