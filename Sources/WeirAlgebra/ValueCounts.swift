@@ -58,11 +58,11 @@ public struct ValueCountAccumulation<Input: CountableColumn>: Accumulation {
     /// Values with their counts; nil beyond the limit.
     func values(_ partial: Partial) -> [(element: Input.Element, count: UInt64)]? {
         guard case .counts(let counts) = partial else { return nil }
-        return counts.map { key, count in
+        return counts.compactMap { key, count in
             key.withUnsafeBytes { bytes in
                 var reader = ByteReader(bytes)
-                // Own bytes, encoded a moment ago or checked when they were read.
-                return (try! Input.decodeElement(&reader), count)
+                // Own bytes, encoded a moment ago or checked when they were read; only a damaged leaf gives others.
+                return (try? Input.decodeElement(&reader)).map { ($0, count) }
             }
         }
     }

@@ -104,6 +104,8 @@ public struct ColumnBuffer: Sendable {
     }
 
     package mutating func append(float64: Double) {
+        // An event may compute a property: what is no number is none, in every aggregation.
+        guard float64.isFinite else { return appendNull() }
         // −0 and 0 are one value everywhere.
         float64s.append(float64 + 0)
         grow()

@@ -159,6 +159,79 @@ import WeirTesting
         }
     }
 
+    /// Sizes whose product is beyond 64 bits.
+    @Test func sizesThatOverflowAreRefused() {
+        var leaf = ByteWriter()
+        leaf.writeRaw([1, 2])
+        leaf.write(UInt16(4))
+        leaf.write(UInt32.max)
+        // Times of no width, then texts of one length.
+        leaf.writeRaw([1, 0])
+        leaf.write(UInt32(8))
+        leaf.write(Int64(0))
+        leaf.writeRaw([5, 0])
+        leaf.write(UInt32(6))
+        leaf.writeRaw([0, 0])
+        leaf.write(UInt32.max)
+        leaf.bytes.withUnsafeBytes { raw in
+            _ = #expect(throws: FormatError.self) { _ = try LeafView(raw, columns: []) }
+        }
+    }
+
+    /// Trees with damaged nodes are read and written: an error or other values, never a trap.
+    @Test(arguments: 0..<3) func damagedTreesNeverTrap(number: Int) throws {
+        let catalog = try Self.catalog()
+        var random = SeededGenerator()
+        let view = ViewRuntime(catalog.views[number], leafRowsMax: 8)
+        func rows(_ count: Int) -> EventRows {
+            let batch = Self.batch(catalog.streams[0], count, &random)
+            var rows = EventRows(columns: view.plan.columns)
+            for row in 0..<batch.count { rows.append(batch, view: number, row: row) }
+            return rows.sorted()
+        }
+        let whole = MemoryNodes()
+        let all = rows(300)
+        try TimeTree(view: view, nodes: whole).insert(all)
+        try TimeTree(view: view, nodes: whole).expire(before: all.times[60])
+        var nodes: [(key: NodeKey?, bytes: [UInt8])] = whole.base().map { [(nil, Array($0))] } ?? []
+        var position: NodeKey? = NodeKey(start: 0, level: NodeKey.levelMax)
+        while let key = position, let node = whole.seek(key) {
+            nodes.append((node.key, Array(node.bytes)))
+            position =
+                node.key.level > 0
+                ? NodeKey(start: node.key.start, level: node.key.level - 1) : NodeKey(start: node.key.start + 1, level: NodeKey.levelMax)
+        }
+        let more = rows(40)
+        var errors = 0
+        for _ in 0..<1_500 {
+            let damaged = MemoryNodes()
+            let chosen = Int.random(in: 0..<nodes.count, using: &random)
+            for (index, node) in nodes.enumerated() {
+                var bytes = node.bytes
+                if index == chosen {
+                    for _ in 0..<Int.random(in: 1...4, using: &random) {
+                        let byte = Int.random(in: 0..<bytes.count, using: &random)
+                        // What is large overflows most easily.
+                        bytes[byte] = Bool.random(using: &random) ? 255 : UInt8.random(in: 0...255, using: &random)
+                    }
+                    // A tile's or base record's number of rows.
+                    if Bool.random(using: &random), node.bytes[0] != 1 { for byte in 4..<12 { bytes[byte] = 255 } }
+                }
+                bytes.withUnsafeBytes { if let key = node.key { damaged.put(key, $0) } else { damaged.putBase($0) } }
+            }
+            do {
+                let time = EventTime(
+                    microseconds: all.times.randomElement(using: &random)! + Int64.random(in: 0...1_000_000, using: &random))
+                _ = try view.evaluate(nodes: damaged, asOf: AsOf(time), session: nil, keptFrom: .min)
+                try TimeTree(view: view, nodes: damaged).insert(more)
+                try TimeTree(view: view, nodes: damaged).expire(before: time.microseconds)
+            } catch {
+                errors += 1
+            }
+        }
+        #expect(errors > 100)
+    }
+
     /// The leaf format, byte by byte: docs/FORMATS.md describes it.
     @Test func leafFormatIsPinned() throws {
         let catalog = try Self.catalog()

@@ -38,6 +38,31 @@ private struct Visits: FeatureView {
     let total = Aggregate.count(over: .lifetime)
 }
 
+/// Computes what its views read.
+private struct Ratio: Event {
+    static let stream = "ratios"
+    var id: String
+    var person: String
+    var part: Double
+    var whole: Double
+    var eventTime: EventTime
+    var ratio: Double { part / whole }
+}
+
+private struct Ratios: FeatureView {
+    typealias Subject = Person
+    static func key(of ratio: Ratio) -> String? { ratio.person }
+    let sum = Aggregate.sum(\.ratio, over: .lifetime)
+    let mean = Aggregate.mean(\.ratio, over: .lifetime)
+    let deviation = Aggregate.standardDeviation(\.ratio, over: .lifetime)
+    let median = Aggregate.quantile(0.5, of: \.ratio, over: .lifetime)
+    let largest = Aggregate.max(\.ratio, over: .lifetime)
+    let different = Aggregate.distinctCount(\.ratio, over: .lifetime)
+    let decayed = Aggregate.decayedSum(\.ratio, halfLife: .days(1), over: .lifetime)
+    let latest = Aggregate.last(2, \.ratio, over: .lifetime)
+    let events = Aggregate.count(over: .lifetime)
+}
+
 /// What cannot be used is refused with its reason, once, and stops nothing.
 @Suite struct RefusedRecordTests {
     /// Numbers are parsed in the plain way and in the general one, which white space in a name asks for; and a message's own decoding
@@ -85,6 +110,28 @@ private struct Visits: FeatureView {
         let (_, summary) = try history.commit(
             [IncomingBatch(batch: batch, source: source, nextOffset: 7, ingestTime: 1_700_000_000_000_000)], now: 0)
         #expect(summary.accepted + summary.deadLetters == times.count && summary.accepted >= 3)
+    }
+
+    /// A property that comes to no number is null: in every aggregation, and at no cost to the process.
+    @Test func computedNumbersThatAreNoneAreNull() throws {
+        let catalog = try plan(Ratios.self)
+        let scratch = Scratch()
+        let lines = [(0, 0), (1, 0), (-1, 0), (6, 2)].enumerated().map { number, values in
+            #"{"id":"\#(number)","person":"p","part":\#(values.0),"whole":\#(values.1),"event_time":"2026-01-01T00:00:00Z"}"#
+        }
+        #expect(try scratch.ingest(lines.joined(separator: "\n") + "\n", catalog).accepted == 4)
+        let values = try scratch.withWriter(catalog) { writer in
+            try writer.store.withReader { reader in
+                try reader.withEntity(view: 0, key: "p") { nodes, keptFrom in
+                    let asOf = AsOf(EventTime(microseconds: 1_767_225_600_000_001))
+                    let evaluation = try ViewRuntime(catalog.views[0]).evaluate(nodes: nodes, asOf: asOf, session: nil, keptFrom: keptFrom)
+                    return zip(catalog.views[0].features.map(\.name), evaluation!.results.map(\.value.json)).map { "\($0) \($1)" }
+                }
+            }
+        }
+        #expect(values.contains("sum 3.0") && values.contains("mean 3.0") && values.contains("deviation null"), "\(values)")
+        #expect(values.contains("largest 3.0") && values.contains("different 1") && values.contains("latest [3.0]"), "\(values)")
+        #expect(values.contains("events 4"), "\(values)")
     }
 
     /// The fixed windows of a time at either end of the range.
