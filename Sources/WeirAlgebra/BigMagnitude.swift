@@ -153,7 +153,8 @@ func exactVariance(count: UInt64, sum: ExactSum, squares: ExactSum) -> Double? {
     } else {
         minuend = minuend.shiftedLeft(squareExponent - exponent)
     }
-    // By Cauchy and Schwarz never negative.
+    // By Cauchy and Schwarz never negative, but for sums that are damaged.
+    if minuend < subtrahend { return nil }
     let numerator = minuend.subtracting(subtrahend)
     if numerator.isZero { return 0 }
     let divisor = n * BigMagnitude(count - 1)

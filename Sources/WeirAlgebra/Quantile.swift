@@ -51,7 +51,8 @@ public struct QuantileSketch: Sendable, Hashable {
     func quantile(_ q: Double) -> Double? {
         let count = self.count
         guard count > 0 else { return nil }
-        let rank = UInt64((q * Double(count - 1)).rounded(.down))
+        // As a Double a damaged count may be 2^64.
+        let rank = UInt64(exactly: (q * Double(count - 1)).rounded(.down)) ?? .max
         var seen: UInt64 = 0
         for bin in bins {
             seen &+= bin.count

@@ -3,7 +3,7 @@ public struct CountAccumulation<Input: ColumnValue>: Accumulation {
     @inlinable public init() {}
     public var signature: String { "count" }
     @inlinable public var empty: UInt64 { 0 }
-    @inlinable public func add(_ input: Input, at position: EventPosition, to partial: inout UInt64) { partial += 1 }
+    @inlinable public func add(_ input: Input, at position: EventPosition, to partial: inout UInt64) { partial &+= 1 }
     @inlinable public func merge(_ other: UInt64, into partial: inout UInt64) { partial &+= other }
     public func encode(_ partial: UInt64, into writer: inout ByteWriter) { writer.writeVarint(partial) }
     public func decode(_ reader: inout ByteReader) throws(FormatError) -> UInt64 {
@@ -29,7 +29,7 @@ public struct SumAccumulation<Input: SummableColumn>: Accumulation {
     public var signature: String { "sum" }
     @inlinable public var empty: Partial { Partial() }
     @inlinable public func add(_ input: Input, at position: EventPosition, to partial: inout Partial) {
-        partial.count += 1
+        partial.count &+= 1
         input.add(to: &partial.sum)
     }
     @inlinable public func merge(_ other: Partial, into partial: inout Partial) {
@@ -64,7 +64,7 @@ public struct PowerSumAccumulation<Input: SummableColumn>: Accumulation {
     public var signature: String { "power_sums" }
     @inlinable public var empty: Partial { Partial() }
     @inlinable public func add(_ input: Input, at position: EventPosition, to partial: inout Partial) {
-        partial.count += 1
+        partial.count &+= 1
         input.add(to: &partial.sum)
         input.addSquare(to: &partial.squares)
     }

@@ -18,7 +18,7 @@ public struct ValueCountAccumulation<Input: CountableColumn>: Accumulation {
         partial = .beyondLimit  // so that the dictionary is not copied
         var key = ByteWriter()
         input.encodeElement(into: &key)
-        counts[key.bytes, default: 0] += 1
+        counts[key.bytes, default: 0] &+= 1
         if counts.count <= limit { partial = .counts(counts) }
     }
 
