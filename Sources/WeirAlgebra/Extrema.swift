@@ -7,7 +7,7 @@ public struct ExtremumAccumulation<Input: OrderedColumn>: Accumulation {
     public var signature: String { side.rawValue }
     @inlinable public var empty: Input.Element? { nil }
 
-    @usableFromInline func wins(_ a: Input.Element, over b: Input.Element) -> Bool {
+    @inlinable func wins(_ a: Input.Element, over b: Input.Element) -> Bool {
         side == .minimum ? Input.precedes(a, b) : Input.precedes(b, a)
     }
 

@@ -43,6 +43,7 @@ package final class ViewPlan: Sendable {
     package let slots: [Slot]
     package let windows: [Window]
     package let features: [Feature]
+    private let featureNumbers: [String: Int]
     /// nil where closed windows are not written down.
     package let closedWindows: ClosedWindowPlan?
     /// The topic for an entity's features whenever they change.
@@ -64,12 +65,13 @@ package final class ViewPlan: Sendable {
         self.slots = slots
         self.windows = windows
         self.features = features
+        featureNumbers = Dictionary(features.enumerated().map { ($1.name, $0) }, uniquingKeysWith: { first, _ in first })
         self.closedWindows = closedWindows
         self.updatesTopic = updatesTopic
         self.canonicalKey = canonicalKey
     }
 
-    package func feature(named name: String) -> Int? { features.firstIndex { $0.name == name } }
+    package func feature(named name: String) -> Int? { featureNumbers[name] }
 
     /// How far back, in microseconds, the longest bounded window reaches. Sessions count with a day, since their start is
     /// where the events say; a longer one is completed from history.
