@@ -246,6 +246,14 @@ def history_count(data, stream="purchases") -> int:
     return int(done.stdout)
 
 
+def wait_applied(data, seconds=60) -> None:
+    """Until the online store has what the history has."""
+    def is_applied() -> bool:
+        found = json.loads(weir("stats", "--json", "--data", data).stdout)
+        return found["applied_sequence"] == found["history_sequence"]
+    wait_for(is_applied, seconds)
+
+
 def export(data, spine, out, *arguments) -> bytes:
     weir("export", "checkout_offer", "--spine", spine, "--out", out, "--data", data, *arguments)
     return pathlib.Path(out).read_bytes()

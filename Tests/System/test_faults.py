@@ -8,7 +8,7 @@ import time
 
 import oracle
 from cases import SPINE_FIELDS, answers, differences, exported, same_text, spine_for
-from harness import FIELDS, LONG, SLICE, Broker, Server, as_json, export, history_count, read_rows, seeded, wait_for, weir, write_rows
+from harness import FIELDS, LONG, SLICE, Broker, Server, as_json, export, history_count, read_rows, seeded, wait_applied, wait_for, weir, write_rows
 
 
 def test_kill_while_consuming(tmp_path):
@@ -33,7 +33,7 @@ def test_kill_while_consuming(tmp_path):
             server.kill()
         with Server(data, "--clock", "event", "--kafka", broker.address) as server:
             wait_for(lambda: history_count(data) >= len(rows))
-            time.sleep(0.5)
+            wait_applied(data)
             assert history_count(data) == len(rows)
             wrong = same_text(exported(training), answers(server.client(), spine))
             assert not wrong, "\n".join(wrong[:5])
@@ -66,7 +66,7 @@ def test_kill_after_push(tmp_path):
     write_rows(tmp_path / "spine.csv", spine, SPINE_FIELDS)
     with Server(tmp_path / "data", "--clock", "event") as server:
         wait_for(lambda: history_count(tmp_path / "data") == len(rows))
-        time.sleep(0.2)
+        wait_applied(tmp_path / "data")
         answered = answers(server.client(), spine)
     training = export(tmp_path / "data", tmp_path / "spine.csv", tmp_path / "out.csv")
     assert not same_text(exported(training), answered)[:5]

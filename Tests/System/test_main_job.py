@@ -10,8 +10,8 @@ import pytest
 
 import oracle
 from cases import SPINE_FIELDS, answers, differences, exported, hard_stream, request_of, same_text, spine_for, values_of
-from harness import (FIELDS, LONG, REPOSITORY, SLICE, Broker, Server, as_json, export, history_count, read_rows, seeded, wait_for,
-                     weir, write_rows)
+from harness import (FIELDS, LONG, REPOSITORY, SLICE, Broker, Server, as_json, export, history_count, read_rows, seeded, wait_applied,
+                     wait_for, weir, write_rows)
 from oracle import DAY, HOUR, format_time, parse_time
 
 
@@ -192,6 +192,6 @@ def test_any_way_in(tmp_path):
         weir("ingest", "purchases", tmp_path / "other.csv", "--data", tmp_path / "mixed")
         with Server(tmp_path / "mixed", "--clock", "event", "--kafka", broker.address) as server:
             wait_for(lambda: history_count(tmp_path / "mixed") == len(rows))
-            time.sleep(0.3)
+            wait_applied(tmp_path / "mixed")
             assert not same_text(exported(training), answers(server.client(), spine))[:5]
         assert export(tmp_path / "mixed", tmp_path / "spine.csv", tmp_path / "out.csv") == training
