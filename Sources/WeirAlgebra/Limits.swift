@@ -33,7 +33,7 @@ public enum Limits {
     /// cost as much as events, and so do each `bytesPerQueuedEvent` of text: what waits has at most 12 MiB of it.
     public static let queuedEventsMax = 24_576
     /// Rows (an event is one in each view) that wait for a shard until the history waits too; counted in the same way.
-    public static let queuedRowsMax = 131_072
+    public static let queuedRowsMax = 65_536
     /// Bytes of text that cost as much in a queue as an event.
     public static let bytesPerQueuedEvent = 512
     /// Events, counted as in the queue, below which a transaction of the history takes a further batch.

@@ -95,6 +95,12 @@ struct TypedView<Source: Event>: Sendable {
                 }
                 rows.filterBits.append(bits)
             }
+            rows.keyHashes.reserveCapacity(events.count)
+            rows.keys.textBytes.withUnsafeBytes { bytes in
+                for row in events.indices {
+                    rows.keyHashes.append(StableHash.xxh64(UnsafeRawBufferPointer(rebasing: bytes[rows.keys.textRange(row)])))
+                }
+            }
             for (index, column) in columns.enumerated() {
                 for row in events.indices { column.append(base + row, &rows.columns[index]) }
             }

@@ -137,6 +137,8 @@ package func definitionDifference(stored: String, code: String) -> String {
 package struct ViewRows: Sendable {
     /// Canonical key texts; null where the view does not see the event.
     package var keys = ColumnBuffer(type: .text)
+    /// XXH64 of each key's text; of the empty one where it is null.
+    package var keyHashes: [UInt64] = []
     package var columns: [ColumnBuffer]
     /// Bit `f` says whether filter `f` accepts the event.
     package var filterBits: [UInt64] = []

@@ -55,6 +55,8 @@ package struct LeafView: RowAccess {
             throw FormatError("a leaf with \(sections - 4) columns, where the view has \(types.count)")
         }
         count = Int(try reader.read(UInt32.self))
+        // Events differ in something, which takes a byte of each: a damaged count ends here.
+        guard count <= max(bytes.count, 1) else { throw FormatError("a leaf of \(count) rows in \(bytes.count) bytes") }
         times = try Integers(section: RawSection(&reader, rows: count), rows: count)
         ids = try Texts(section: RawSection(&reader, rows: count), rows: count)
         tags = try Integers(section: RawSection(&reader, rows: count), rows: count)

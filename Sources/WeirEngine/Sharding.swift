@@ -29,11 +29,9 @@ package enum Sharding {
             let keys = view.keys
             var entries = Array(repeating: [ShardSlice.Entry](), count: shards)
             for shard in entries.indices { entries[shard].reserveCapacity(rows.count / shards + rows.count / (4 * shards) + 8) }
-            keys.textBytes.withUnsafeBytes { bytes in
-                for row in rows where !keys.isNull(row) {
-                    let hash = hash(UnsafeRawBufferPointer(rebasing: bytes[keys.textRange(row)]))
-                    entries[shard(ofHash: hash, count: shards)].append(.init(keyHash: hash, row: row))
-                }
+            for row in rows where !keys.isNull(row) {
+                let hash = view.keyHashes[row]
+                entries[shard(ofHash: hash, count: shards)].append(.init(keyHash: hash, row: row))
             }
             for shard in entries.indices { slices[shard].views.append(entries[shard]) }
         }

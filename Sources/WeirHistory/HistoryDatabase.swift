@@ -26,7 +26,8 @@ package enum HistoryDatabase {
             try db.execute(sql: "PRAGMA journal_mode = WAL")
             try db.execute(sql: "PRAGMA synchronous = \(isSynced ? "FULL" : "NORMAL")")
             try db.execute(sql: "PRAGMA cache_size = -16384")
-            try db.execute(sql: "PRAGMA wal_autocheckpoint = 4000")
+            // `Checkpointer` does it; this only where that falls behind, or is not there.
+            try db.execute(sql: "PRAGMA wal_autocheckpoint = 16000")
         }
         let queue = try open(path(in: directory), configuration)
         do { try migrate(queue) } catch { throw explained(error, path(in: directory)) }

@@ -10,6 +10,7 @@ package final class HistoryWriter {
     private let queue: DatabaseQueue
     private let histories: [String: StreamHistory]
     private let segments: SegmentWorker
+    private let checkpoints: Checkpointer
     private let segmentRows: Int
     /// For each stream the rows that are in no segment, and the number of the last one that is in a segment.
     private var tails: [String: Tail] = [:]
@@ -17,8 +18,10 @@ package final class HistoryWriter {
     private struct Tail {
         var rows: Int
         var after: Int64
-        /// The last of these rows, as they were accepted: all since the last cut. What else there is is read from the log.
-        var collected: SegmentCutter
+        /// Of the texts of events that came since a segment was last begun.
+        var bytes = 0
+
+        var isLarge: Bool { bytes >= Limits.segmentBytesMax }
     }
     /// A segment that was made and is not yet committed.
     private var finished: Segment?
@@ -44,6 +47,7 @@ package final class HistoryWriter {
         let histories = tables.mapValues { StreamHistory($0) }
         self.histories = histories
         segments = try SegmentWorker(directory: directory)
+        checkpoints = try Checkpointer(directory: directory)
         let (lastSequence, restored) = try queue.write { db in
             var lastSequence: Int64 = 0
             var restored: [String: Arbiter.Restored] = [:]
@@ -59,8 +63,7 @@ package final class HistoryWriter {
         arbiter = Arbiter(catalog: catalog, views: catalog.views.map { ViewRuntime($0) }, lastSequence: lastSequence, restored: restored)
         for history in histories.values {
             let rows = try cutOld(history)
-            tails[history.table.stream.name] = Tail(
-                rows: rows, after: history.lastInSegments, collected: try SegmentCutter(history.table))
+            tails[history.table.stream.name] = Tail(rows: rows, after: history.lastInSegments)
         }
     }
 
@@ -86,22 +89,22 @@ package final class HistoryWriter {
 
     /// Begins to make a segment of the log that has most rows in none; waits where that falls behind.
     private func cutSegments() throws {
-        let isBehind = tails.values.contains { $0.rows >= 2 * segmentRows || $0.collected.isFull }
+        let isBehind = tails.values.contains { $0.rows >= 2 * segmentRows || $0.isLarge }
         if finished == nil { finished = try segments.take(waits: isBehind) }
         guard finished == nil, segments.isIdle else { return }
         let longest = tails.max { $0.value.rows < $1.value.rows }.flatMap { $0.value.rows >= segmentRows ? $0 : nil }
-        guard let (stream, tail) = tails.first(where: { $0.value.collected.isFull }) ?? longest else { return }
-        tails[stream]!.collected = try SegmentCutter(histories[stream]!.table)
-        segments.start(
-            histories[stream]!.table, after: tail.after, count: tail.rows,
-            collected: tail.collected.count == tail.rows ? tail.collected : nil)
+        guard let (stream, tail) = tails.first(where: { $0.value.isLarge }) ?? longest else { return }
+        tails[stream]!.bytes = 0
+        segments.start(histories[stream]!.table, after: tail.after, count: tail.rows)
     }
 
     /// Learns of events that a transaction took.
     private func didTake(_ accepted: AcceptedBatch, of incoming: IncomingBatch) {
         let stream = incoming.source.stream
+        guard !accepted.rows.isEmpty else { return }
         tails[stream]!.rows += accepted.rows.count
-        tails[stream]!.collected.append(accepted, incoming)
+        tails[stream]!.bytes += accepted.batch.records.bytes.count
+        segments.collect(histories[stream]!.table, accepted, of: incoming)
     }
 
     private static func restored(_ history: StreamHistory, _ db: Database) throws -> Arbiter.Restored {
@@ -256,6 +259,7 @@ package final class HistoryWriter {
                 return result
             }
             CrashPoint.reach(.historyCommitted)
+            checkpoints.didCommit()
             if let segment = finished {
                 tails[segment.stream]!.rows -= segment.rows
                 tails[segment.stream]!.after = segment.lastSequence

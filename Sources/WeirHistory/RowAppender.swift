@@ -72,11 +72,11 @@ final class RowAppender {
         sqlite3_bind_int64(handle, index + 4, batch.records.rows[recordRow].offset)
         sqlite3_bind_int64(handle, index + 5, Int64(bitPattern: batch.keyHashes[row]))
         index += 6
-        for view in batch.views {
-            if view.keys.isNull(row) {
+        for view in batch.views.indices {
+            if batch.views[view].keys.isNull(row) {
                 sqlite3_bind_null(handle, index)
             } else {
-                view.keys.withText(row) { bindText(handle, index, $0) }
+                batch.views[view].keys.withText(row) { bindText(handle, index, $0) }
             }
             index += 1
         }

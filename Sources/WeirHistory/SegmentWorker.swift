@@ -1,6 +1,7 @@
 import Foundation
 import GRDB
 import Synchronization
+import WeirEngine
 
 /// Makes segments beside the writer: on a thread and a connection of its own.
 final class SegmentWorker: Sendable {
@@ -13,21 +14,32 @@ final class SegmentWorker: Sendable {
     private let queue: DatabaseQueue
     private let state = Mutex(State.idle)
     private let thread = DispatchQueue(label: "weir segments")
+    /// For each stream the rows that were accepted since its last segment was begun. Belongs to `thread`.
+    private nonisolated(unsafe) var collected: [String: SegmentCutter] = [:]
 
     init(directory: String) throws { queue = try HistoryDatabase.openForReading(directory: directory) }
 
     /// Nothing is being made, and nothing waits to be taken.
     var isIdle: Bool { state.withLock { if case .idle = $0 { true } else { false } } }
 
-    /// Begins to make the segment of the first rows after a number.
-    ///
-    /// - Parameter collected: these rows; nil reads them.
-    func start(_ table: StreamTable, after sequence: Int64, count: Int, collected: SegmentCutter?) {
+    /// Takes rows as they were accepted, so that they need not be read again.
+    func collect(_ table: StreamTable, _ accepted: AcceptedBatch, of incoming: IncomingBatch) {
+        let stream = table.stream.name
+        thread.async {
+            if self.collected[stream] == nil { self.collected[stream] = try? SegmentCutter(table) }
+            self.collected[stream]?.append(accepted, incoming)
+        }
+    }
+
+    /// Begins to make the segment of the first rows after a number: all that are in none.
+    func start(_ table: StreamTable, after sequence: Int64, count: Int) {
         state.withLock { $0 = .working }
         thread.async {
+            let collected = self.collected.removeValue(forKey: table.stream.name)
             let result = Result {
-                try collected.map { $0.segment() }
-                    ?? self.queue.read { db in try SegmentCutter.cut(table, after: sequence, count: count, db) }
+                // After a restart some were not collected.
+                if let collected, collected.count == count { return collected.segment() }
+                return try self.queue.read { db in try SegmentCutter.cut(table, after: sequence, count: count, db) }
             }
             self.state.withLock { $0 = .done(result) }
         }

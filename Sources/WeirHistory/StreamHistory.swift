@@ -112,8 +112,7 @@ final class StreamHistory {
         tail!.append(sequence: sequence, time: batch.times[row])
         if table.idColumn != nil { tail!.setIdentity(Self.identityHash(batch, row)) }
         for view in table.stream.views.indices {
-            let keys = batch.views[view].keys
-            if !keys.isNull(row) { tail!.setKey(keys.withText(row) { StableHash.xxh64($0) }, view: view) }
+            if !batch.views[view].keys.isNull(row) { tail!.setKey(batch.views[view].keyHashes[row], view: view) }
         }
     }
 
