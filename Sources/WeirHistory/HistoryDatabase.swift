@@ -20,14 +20,17 @@ package enum HistoryDatabase {
     /// For the one writer. Every commit is synced, unless `isSynced` is false: then checkpoints alone are, which a write-ahead log
     /// needs to stay whole at a power cut, whatever it loses of its end.
     package static func openForWriting(directory: String, isSynced: Bool = true) throws -> DatabaseQueue {
+        try openForWriting(directory: directory, isSynced: isSynced, log: Checkpointer.Log())
+    }
+
+    static func openForWriting(directory: String, isSynced: Bool, log: Checkpointer.Log) throws -> DatabaseQueue {
         var configuration = Configuration()
         configuration.busyMode = .timeout(5)
         configuration.prepareDatabase { db in
             try db.execute(sql: "PRAGMA journal_mode = WAL")
             try db.execute(sql: "PRAGMA synchronous = \(isSynced ? "FULL" : "NORMAL")")
             try db.execute(sql: "PRAGMA cache_size = -16384")
-            // `Checkpointer` does it; this only where that falls behind, or is not there.
-            try db.execute(sql: "PRAGMA wal_autocheckpoint = 16000")
+            log.watch(db)
         }
         let queue = try open(path(in: directory), configuration)
         do { try migrate(queue) } catch { throw explained(error, path(in: directory)) }

@@ -40,14 +40,15 @@ package final class HistoryWriter {
     ) throws {
         self.report = report
         self.segmentRows = segmentRows
-        queue = try HistoryDatabase.openForWriting(directory: directory, isSynced: isSynced)
+        let log = Checkpointer.Log()
+        queue = try HistoryDatabase.openForWriting(directory: directory, isSynced: isSynced, log: log)
         let streams = catalog.streams
         var tables: [String: StreamTable] = [:]
         for stream in streams { tables[stream.name] = try StreamTable(stream) }
         let histories = tables.mapValues { StreamHistory($0) }
         self.histories = histories
         segments = try SegmentWorker(directory: directory)
-        checkpoints = try Checkpointer(directory: directory)
+        checkpoints = try Checkpointer(directory: directory, log)
         let (lastSequence, restored) = try queue.write { db in
             var lastSequence: Int64 = 0
             var restored: [String: Arbiter.Restored] = [:]

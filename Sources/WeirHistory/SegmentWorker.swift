@@ -36,7 +36,7 @@ final class SegmentWorker: Sendable {
         state.withLock { $0 = .working }
         thread.async {
             let collected = self.collected.removeValue(forKey: table.stream.name)
-            let result = Result {
+            let result = Result { () -> Segment? in
                 // After a restart some were not collected.
                 if let collected, collected.count == count { return collected.segment() }
                 return try self.queue.read { db in try SegmentCutter.cut(table, after: sequence, count: count, db) }
