@@ -36,6 +36,9 @@ public protocol Accumulation: Hashable, Sendable {
     /// A stable name with parameters, such as `sum` or `last(5)`: part of the view's fingerprint.
     var signature: String { get }
 
+    /// Whether `add` looks at the position's id, which takes time to read; true unless said otherwise.
+    static var usesIDs: Bool { get }
+
     /// The partial of no events.
     var empty: Partial { get }
 
@@ -48,6 +51,10 @@ public protocol Accumulation: Hashable, Sendable {
 
     /// - Throws: `FormatError` for bytes that `encode` cannot have written; never traps.
     func decode(_ reader: inout ByteReader) throws(FormatError) -> Partial
+}
+
+extension Accumulation {
+    @inlinable public static var usesIDs: Bool { true }
 }
 
 /// What a feature makes of a partial. A user's own aggregation conforms to `Accumulation` and to this.

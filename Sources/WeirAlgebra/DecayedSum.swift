@@ -3,6 +3,7 @@
 /// once. The power of two `2^(L / halfLife)` goes into the exact sum's exponent, so terms are added without rounding and no
 /// weight ever grows out of range.
 public struct DecayedSumAccumulation: Accumulation {
+    @inlinable public static var usesIDs: Bool { false }
     public enum Partial: Sendable, Hashable {
         case none
         /// `lowest` and `highest` are the half-lives since the epoch of the terms.

@@ -1,6 +1,7 @@
 /// The set of values, by their 64-bit hashes: exact up to a bound, beyond it a HyperLogLog sketch of the same hashes. Which of
 /// the two it is depends on the set alone.
 public struct DistinctAccumulation<Input: HashableColumn>: Accumulation {
+    @inlinable public static var usesIDs: Bool { false }
     public enum Partial: Sendable, Hashable {
         /// Ascending.
         case hashes([UInt64])

@@ -1,5 +1,6 @@
 /// The extreme value: nil without events.
 public struct ExtremumAccumulation<Input: OrderedColumn>: Accumulation {
+    @inlinable public static var usesIDs: Bool { false }
     public enum Side: String, Hashable, Sendable { case minimum, maximum }
     public let side: Side
 

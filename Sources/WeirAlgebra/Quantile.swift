@@ -5,6 +5,7 @@
 /// The range of bins is fixed, whatever values come: magnitudes from 2^-30 to 2^50 have bins of their own, smaller and larger
 /// ones share the outermost. That is the whole rule of collapsing, so the sketch is a function of the multiset of values.
 public struct QuantileAccumulation<Input: SketchableColumn>: Accumulation {
+    @inlinable public static var usesIDs: Bool { false }
     public typealias Partial = QuantileSketch
 
     public init() {}

@@ -1,5 +1,6 @@
 /// How many events there are.
 public struct CountAccumulation<Input: ColumnValue>: Accumulation {
+    @inlinable public static var usesIDs: Bool { false }
     @inlinable public init() {}
     public var signature: String { "count" }
     @inlinable public var empty: UInt64 { 0 }
@@ -15,6 +16,7 @@ public struct CountAccumulation<Input: ColumnValue>: Accumulation {
 
 /// Count and exact sum: what sum and mean need.
 public struct SumAccumulation<Input: SummableColumn>: Accumulation {
+    @inlinable public static var usesIDs: Bool { false }
     public struct Partial: Sendable, Hashable {
         public var count: UInt64 = 0
         public var sum = ExactSum()
@@ -48,6 +50,7 @@ public struct SumAccumulation<Input: SummableColumn>: Accumulation {
 
 /// Count, exact sum and exact sum of squares: what the variance needs.
 public struct PowerSumAccumulation<Input: SummableColumn>: Accumulation {
+    @inlinable public static var usesIDs: Bool { false }
     public struct Partial: Sendable, Hashable {
         public var count: UInt64 = 0
         public var sum = ExactSum()

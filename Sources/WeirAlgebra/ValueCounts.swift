@@ -1,6 +1,7 @@
 /// How often each value occurs, exactly, up to a limit of different values; beyond it the partial is `beyondLimit` for good,
 /// which is a function of the set of events too.
 public struct ValueCountAccumulation<Input: CountableColumn>: Accumulation {
+    @inlinable public static var usesIDs: Bool { false }
     /// Keyed by the value's encoded bytes, since Swift's String equates texts of different bytes.
     public enum Partial: Sendable, Hashable {
         case counts([[UInt8]: UInt64])

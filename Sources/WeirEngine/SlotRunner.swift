@@ -13,8 +13,14 @@ protocol SlotRunner: Sendable {
 /// A part of a window: a stored partial, or rows of a stored leaf or in memory.
 enum Segment {
     case tile(TileView)
-    case leaf(LeafView, Range<Int>)
+    case leaf(LeafBox, Range<Int>)
     case rows(EventRows, Range<Int>)
+}
+
+/// A leaf that several windows have a part of.
+final class LeafBox {
+    let leaf: LeafView
+    init(_ leaf: LeafView) { self.leaf = leaf }
 }
 
 struct TypedSlotRunner<A: Accumulation>: SlotRunner {
@@ -57,11 +63,34 @@ struct TypedSlotRunner<A: Accumulation>: SlotRunner {
         for segment in segments {
             switch segment {
             case .tile(let tile): accumulation.merge(try decode(tile.partial(index)), into: &partial)
-            case .leaf(let leaf, let range): fold(leaf, range, into: &partial)
+            case .leaf(let box, let range): foldLeaf(box.leaf, range, into: &partial)
             case .rows(let rows, let range): fold(rows, range, into: &partial)
             }
         }
         return partial
+    }
+
+    /// The same over a stored leaf: numbers are read by their column's form, which is looked at once.
+    private func foldLeaf(_ leaf: LeafView, _ range: Range<Int>, into partial: inout A.Partial) {
+        guard !A.usesIDs, filter == nil, let column, leaf.columns[column].nulls == nil else { return fold(leaf, range, into: &partial) }
+        func add(_ row: Int, _ value: A.Input) {
+            accumulation.add(
+                value, at: EventPosition(time: EventTime(microseconds: leaf.times[row]), id: UnsafeRawBufferPointer(start: nil, count: 0)),
+                to: &partial)
+        }
+        switch (A.Input.columnType, leaf.columns[column].values) {
+        case (.float64, .decimals(let integers, let decimals)):
+            let scale = powersOfTen[decimals]
+            for row in range { add(row, A.Input.column(float64: Double(integers[row]) / scale)) }
+        case (.float64, .doubles(let raw)):
+            for row in range {
+                let bits = UInt64(littleEndian: raw.loadUnaligned(fromByteOffset: row * 8, as: UInt64.self))
+                add(row, A.Input.column(float64: Double(bitPattern: bits)))
+            }
+        case (.int64, .integers(let integers)):
+            for row in range { add(row, A.Input.column(int64: integers[row])) }
+        default: fold(leaf, range, into: &partial)
+        }
     }
 
     @inline(__always)
@@ -99,6 +128,13 @@ struct TypedSlotRunner<A: Accumulation>: SlotRunner {
             if let filter, rows.filterBits(row) & filter == 0 { continue }
             if let column, rows.isNull(row, column: column) { continue }
             input(row) { value in
+                guard A.usesIDs else {
+                    accumulation.add(
+                        value,
+                        at: EventPosition(
+                            time: EventTime(microseconds: rows.time(row)), id: UnsafeRawBufferPointer(start: nil, count: 0)), to: &partial)
+                    return
+                }
                 rows.withID(row) { id in
                     accumulation.add(
                         value, at: EventPosition(time: EventTime(microseconds: rows.time(row)), id: id), to: &partial)
@@ -130,31 +166,36 @@ package struct FeatureResult: Sendable, Hashable {
 final class TypedWindowGroup<A: Accumulation>: WindowGroup {
     let window: Int
     let runner: TypedSlotRunner<A>
-    let finalizers: [(feature: Int, finalize: @Sendable (A.Partial, EventTime) -> FeatureResult)]
+    private let finalizers: [(feature: Int, finalizer: any Finalizer)]
 
     init(window: Int, runner: TypedSlotRunner<A>, features: [(feature: Int, aggregation: any Aggregation)]) {
         self.window = window
         self.runner = runner
-        finalizers = features.map { feature, aggregation in
-            func open<G: Aggregation>(_ aggregation: G) -> Any { finalizer(aggregation) }
-            // The planner put this aggregation here because its accumulator equals the runner's.
-            return (feature, open(aggregation) as! @Sendable (A.Partial, EventTime) -> FeatureResult)
-        }
+        // The planner put these aggregations here because their accumulator equals the runner's.
+        finalizers = features.map { ($0, finalizer($1)) }
     }
 
     func evaluate(
         _ segments: [Segment], at time: EventTime, into results: inout [FeatureResult]
     ) throws(FormatError) {
         let partial = try runner.partial(of: segments)
-        for (feature, finalize) in finalizers { results[feature] = finalize(partial, time) }
+        withUnsafePointer(to: partial) { partial in
+            for (feature, finalizer) in finalizers { results[feature] = finalizer.result(of: UnsafeRawPointer(partial), at: time) }
+        }
     }
 }
 
-private func finalizer<G: Aggregation>(
-    _ aggregation: G
-) -> @Sendable (G.Accumulator.Partial, EventTime) -> FeatureResult {
-    { partial, time in
-        switch aggregation.value(of: partial, at: time) {
+/// Makes a feature's value of a partial.
+private protocol Finalizer: Sendable {
+    /// - Parameter partial: of the aggregation's own type.
+    func result(of partial: UnsafeRawPointer, at time: EventTime) -> FeatureResult
+}
+
+private struct TypedFinalizer<G: Aggregation>: Finalizer {
+    let aggregation: G
+
+    func result(of partial: UnsafeRawPointer, at time: EventTime) -> FeatureResult {
+        switch aggregation.value(of: partial.assumingMemoryBound(to: G.Accumulator.Partial.self).pointee, at: time) {
         case .value(let value):
             let value = value.featureValue
             return FeatureResult(value, value == .null ? .nullValue : .present)
@@ -162,6 +203,27 @@ private func finalizer<G: Aggregation>(
         case .limit: return FeatureResult(.null, .limit)
         case .overflow: return FeatureResult(.null, .overflow)
         }
+    }
+}
+
+/// Spelled out for the common ones, so that the compiler makes code of its own for each.
+private func finalizer(_ aggregation: any Aggregation) -> any Finalizer {
+    func open<G: Aggregation>(_ aggregation: G) -> any Finalizer { TypedFinalizer(aggregation: aggregation) }
+    return switch aggregation {
+    case let known as Count<Bool>: open(known)
+    case let known as Sum<Double>: open(known)
+    case let known as Sum<Int64>: open(known)
+    case let known as Mean<Double>: open(known)
+    case let known as Mean<Int64>: open(known)
+    case let known as Minimum<Double>: open(known)
+    case let known as Maximum<Double>: open(known)
+    case let known as StandardDeviation<Double>: open(known)
+    case let known as Last<Text>: open(known)
+    case let known as DistinctCount<Int64>: open(known)
+    case let known as DistinctCount<Text>: open(known)
+    case let known as Quantile<Double>: open(known)
+    case let known as TopK<Text>: open(known)
+    default: open(aggregation)
     }
 }
 

@@ -18,14 +18,14 @@ struct NodeTimeline: Timeline {
     let view: ViewRuntime
     let nodes: any NodeReading
     /// The events that are in no node.
-    private let head: LeafView?
+    private let head: LeafBox?
     private let hasTree: Bool
 
     init(view: ViewRuntime, nodes: any NodeReading) throws {
         self.view = view
         self.nodes = nodes
         let head = try nodes.head().map { try HeadView($0, columns: view.plan.columns) }
-        self.head = head?.leaf
+        self.head = head?.leaf.map { LeafBox($0) }
         // A store that an earlier build made has trees alone.
         hasTree = head?.hasTree ?? true
     }
@@ -45,7 +45,7 @@ struct NodeTimeline: Timeline {
             firstWhole = biased(tile.baseTime ?? .min)
         }
         if let head {
-            let range = head.lowerBound(start)..<head.lowerBound(end)
+            let range = head.leaf.lowerBound(start)..<head.leaf.lowerBound(end)
             if !range.isEmpty { segments.append(.leaf(head, range)) }
         }
         guard hasTree else { return segments }
@@ -56,7 +56,7 @@ struct NodeTimeline: Timeline {
                 if !node.isTile {
                     let leaf = try leaf(node)
                     let range = leaf.lowerBound(start)..<leaf.lowerBound(end)
-                    if !range.isEmpty { segments.append(.leaf(leaf, range)) }
+                    if !range.isEmpty { segments.append(.leaf(LeafBox(leaf), range)) }
                 } else if firstWhole <= node.key.start, node.key.last <= last {
                     segments.append(.tile(try TileView(node.bytes, slots: view.runners.count)))
                 } else {
@@ -71,9 +71,9 @@ struct NodeTimeline: Timeline {
 
     func forEachTimeDescending(before end: Int64, _ body: (Int64) -> Bool) throws {
         guard end > .min else { return }
-        var row = head?.lowerBound(end) ?? 0
+        var row = head?.leaf.lowerBound(end) ?? 0
         func headRows(after time: Int64) -> Bool {
-            while row > 0, let last = head?.time(row - 1), last >= time {
+            while row > 0, let last = head?.leaf.time(row - 1), last >= time {
                 row -= 1
                 if !body(last) { return false }
             }
@@ -99,7 +99,7 @@ struct NodeTimeline: Timeline {
     }
 
     func contains(time: Int64, id: UnsafeRawBufferPointer, tag: UInt32) throws -> Bool {
-        if let head, head.contains(time: time, id: id, tag: tag) { return true }
+        if let head, head.leaf.contains(time: time, id: id, tag: tag) { return true }
         guard hasTree else { return false }
         var position: NodeKey = NodeKey(start: biased(time), level: 0)
         // The node itself, or the one before it, is the leaf whose span holds the time, if there is one.
