@@ -1,6 +1,7 @@
 import CLMDB
 import Foundation
 import Synchronization
+import WeirEngine
 
 /// What LMDB refused: which operation, on which file, and what to do.
 package struct LMDBError: Error, CustomStringConvertible {
@@ -236,6 +237,18 @@ class LMDBTransaction {
 final class LMDBReadTransaction: LMDBTransaction, @unchecked Sendable {
     // With MDB_NOTLS a read transaction may move between threads; the pool hands it to one at a time.
     func reset() { mdb_txn_reset(handle) }
+
+    /// The shard's state as this transaction last read it, and in which snapshot that was.
+    private var known: (snapshot: Int, state: ShardState)?
+
+    /// The shard's state; read anew where there was a commit since.
+    func state(_ read: (LMDBTransaction) throws -> ShardState) throws -> ShardState {
+        let snapshot = Int(mdb_txn_id(handle))
+        if let known, known.snapshot == snapshot { return known.state }
+        let state = try read(self)
+        known = (snapshot, state)
+        return state
+    }
 
     func renew() throws(LMDBError) {
         var code = mdb_txn_renew(handle)

@@ -124,7 +124,7 @@ package final class OnlineStore: ShardSet, Sendable {
             if let open = transactions[number] { return open }
             let transaction = try store.environments[number].acquireReader()
             transactions[number] = (transaction, ShardState(views: store.catalog.views.count))
-            let state = try store.state(transaction)
+            let state = try transaction.state(store.state)
             transactions[number] = (transaction, state)
             return (transaction, state)
         }
@@ -143,13 +143,17 @@ package final class OnlineStore: ShardSet, Sendable {
         /// The states of all shards.
         package func states() throws -> [ShardState] { try (0..<store.shardCount).map { try shard($0).1 } }
 
-        fileprivate func close() {
+        /// Ends the snapshots; a shard that is touched again gets a new one.
+        package func close() {
             for (number, open) in transactions.enumerated() {
                 if let open { store.environments[number].release(open.0) }
                 transactions[number] = nil
             }
         }
     }
+
+    /// A reader that the caller closes; soon, since the store grows while it holds a snapshot.
+    package func openReader() -> Reader { Reader(self) }
 
     package func withReader<R>(_ body: (Reader) throws -> R) throws -> R {
         let reader = Reader(self)
@@ -158,7 +162,7 @@ package final class OnlineStore: ShardSet, Sendable {
     }
 
     /// Bytes that are not what they should be, said with the store's name and the way out.
-    private func explaining<R>(_ body: () throws -> R) throws -> R {
+    package func explaining<R>(_ body: () throws -> R) throws -> R {
         do {
             return try body()
         } catch let error as FormatError {

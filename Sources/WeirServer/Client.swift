@@ -10,6 +10,8 @@ final class Client {
     var libraryName = ""
     var libraryVersion = ""
     var isAuthenticated: Bool
+    /// What the last lookup selected, by the bytes that named it: clients ask for the same features again and again.
+    var selected: (view: [UInt8], features: [UInt8]?, selection: ViewSelection)?
 
     init(id: UInt64, address: String, localAddress: String, executor: Int, isAuthenticated: Bool) {
         self.id = id

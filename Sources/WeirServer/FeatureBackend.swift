@@ -10,11 +10,14 @@ package protocol FeatureBackend: Sendable {
     /// `FEATURES.GET`: one row for each of the request's JSON objects, in their order.
     func features(_ request: FeaturesGet, executor: Int) throws(CommandError) -> [FeatureRow]
 
-    /// `HGET`, `HMGET` (with names) and `HGETALL`, `EXISTS` (nil: all features of the view). An unknown view or feature is an
-    /// error; an unknown entity has empty values and `exists == false`.
-    func viewFeatures(
-        view: String, key: String, features: [String]?, executor: Int
-    ) throws(CommandError) -> ViewRow
+    /// Finds a view and some of its features (nil: all), once for the many lookups of a connection. An unknown one is an error.
+    func selection(view: String, features: [String]?) throws(CommandError) -> ViewSelection
+
+    /// `HGET`, `HMGET`, `HGETALL`, `EXISTS`. An unknown entity has empty values and `exists == false`.
+    func viewFeatures(_ selection: ViewSelection, key: String, executor: Int) throws(CommandError) -> ViewRow
+
+    /// The commands that one read of a connection brought are done: what they shared (a snapshot of the store) is let go.
+    func endBatch(executor: Int)
 
     /// `FEATURES.LIST`.
     func listFeatures() throws(CommandError) -> [CatalogEntry]
@@ -130,6 +133,19 @@ package struct SourcePosition: Sendable, Hashable {
     package init(source: String, position: String) {
         self.source = source
         self.position = position
+    }
+}
+
+/// A view and some of its features, as the backend knows them.
+package struct ViewSelection: Sendable {
+    package var view: Int
+    package var features: [Int]
+    package var names: [String]
+
+    package init(view: Int, features: [Int], names: [String]) {
+        self.view = view
+        self.features = features
+        self.names = names
     }
 }
 

@@ -53,20 +53,40 @@ extension Command {
 
     /// Asks the backend for `view:key` (split at the first colon) and the features named from an index on; all without one.
     private static func viewRow(_ call: CommandCall, key index: Int = 1, from: Int? = nil) throws(CommandError) -> ViewRow {
-        let text = try call.name(index, "key")
-        guard let colon = text.utf8.firstIndex(of: UInt8(ascii: ":")) else {
+        let text = call.arguments[index]
+        guard let colon = text.firstIndex(of: UInt8(ascii: ":")) else {
             throw CommandError("'\(call.arguments.shown(index))' names no entity; write view:key, such as household_spend:42")
         }
-        var features: [String]?
-        if let from {
-            var names: [String] = []
-            names.reserveCapacity(call.arguments.count - from)
-            for index in from..<call.arguments.count { names.append(try call.name(index, "feature's name")) }
-            features = names
+        guard let key = String(validating: text[(colon + 1)...], as: UTF8.self) else {
+            throw CommandError("the key is not valid UTF-8")
         }
-        return try call.backend.viewFeatures(
-            view: String(text[..<colon]), key: String(text[text.utf8.index(after: colon)...]), features: features,
-            executor: call.client.executor)
+        let selection = try selection(call, UnsafeRawBufferPointer(rebasing: text[..<colon]), from: from)
+        return try call.backend.viewFeatures(selection, key: key, executor: call.client.executor)
+    }
+
+    private static func selection(_ call: CommandCall, _ view: UnsafeRawBufferPointer, from: Int?) throws(CommandError) -> ViewSelection {
+        // The names as they stand in the command, with what is between them.
+        let features = from.map { call.arguments.span(from: $0) }
+        if let known = call.client.selected, isSame(known.view, view),
+            features.map({ bytes in known.features.map { isSame($0, bytes) } ?? false }) ?? (known.features == nil)
+        {
+            return known.selection
+        }
+        guard let name = String(validating: view, as: UTF8.self) else { throw CommandError("the view's name is not valid UTF-8") }
+        var names: [String]?
+        if let from {
+            var some: [String] = []
+            some.reserveCapacity(call.arguments.count - from)
+            for index in from..<call.arguments.count { some.append(try call.name(index, "feature's name")) }
+            names = some
+        }
+        let selection = try call.backend.selection(view: name, features: names)
+        call.client.selected = (Array(view), features.map { Array($0) }, selection)
+        return selection
+    }
+
+    private static func isSame(_ a: [UInt8], _ b: UnsafeRawBufferPointer) -> Bool {
+        a.count == b.count && a.withUnsafeBytes { a in (0..<b.count).allSatisfy { a[$0] == b[$0] } }
     }
 
     /// `FEATURES.GET`: the arguments that start with `{` are requests; the words of options are read in any case and order.

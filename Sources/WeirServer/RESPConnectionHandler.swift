@@ -207,7 +207,10 @@ final class RESPConnectionHandler: ChannelDuplexHandler {
         // Writing can make the channel writable again and call back into here.
         guard !isProcessing, let client else { return }
         isProcessing = true
-        defer { isProcessing = false }
+        defer {
+            isProcessing = false
+            server.backend.endBatch(executor: executor)
+        }
         var isDry = false
         while phase != .closing, !isBlocked, !isDry {
             var outcome = CommandOutcome.replied

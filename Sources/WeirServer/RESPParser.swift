@@ -206,6 +206,12 @@ package struct RESPArguments {
         UnsafeRawBufferPointer(rebasing: bytes[ranges[index]])
     }
 
+    /// The arguments from one on, with what stands between them.
+    func span(from index: Int) -> UnsafeRawBufferPointer {
+        guard index < count else { return UnsafeRawBufferPointer(start: nil, count: 0) }
+        return UnsafeRawBufferPointer(rebasing: bytes[ranges[index].lowerBound..<ranges[count - 1].upperBound])
+    }
+
     package func array(_ index: Int) -> [UInt8] { [UInt8](self[index]) }
 
     package func arrays(from index: Int) -> [[UInt8]] {

@@ -50,20 +50,23 @@ final class FakeBackend: FeatureBackend {
         return Array(repeating: row, count: request.requests.count)
     }
 
-    func viewFeatures(
-        view: String, key: String, features: [String]?, executor: Int
-    ) throws(CommandError) -> ViewRow {
+    func selection(view: String, features: [String]?) throws(CommandError) -> ViewSelection {
         guard view == "spend" else { throw CommandError("unknown view '\(view)'") }
-        var values: [FeatureValue] = []
+        var numbers: [Int] = []
         for name in features ?? ["key", "total"] {
-            switch name {
-            case "key": values.append(.string(key))
-            case "total": values.append(.int(7))
-            default: throw CommandError("unknown feature '\(name)' of view 'spend'")
+            guard let number = ["key", "total"].firstIndex(of: name) else {
+                throw CommandError("unknown feature '\(name)' of view 'spend'")
             }
+            numbers.append(number)
         }
-        return ViewRow(names: features ?? ["key", "total"], values: values, exists: key != "nobody")
+        return ViewSelection(view: 0, features: numbers, names: features ?? ["key", "total"])
     }
+
+    func viewFeatures(_ selection: ViewSelection, key: String, executor: Int) throws(CommandError) -> ViewRow {
+        ViewRow(names: selection.names, values: selection.features.map { $0 == 0 ? .string(key) : .int(7) }, exists: key != "nobody")
+    }
+
+    func endBatch(executor: Int) {}
 
     func listFeatures() -> [CatalogEntry] {
         [

@@ -130,7 +130,7 @@ struct ServeCommand: ParsableCommand {
         Service.blockSignals()
         let service = Service()
         let lookups = try openLookups(data, clock: server.clock, sessionSeconds: server.sessionTtl)
-        try service.serve(ServerBackend(lookups: lookups, pushLog: nil), server)
+        try service.serve(ServerBackend(lookups: lookups, pushLog: nil, executors: server.threadCount), server)
     }
 }
 
@@ -237,7 +237,7 @@ struct RunCommand: ParsableCommand {
         let lookups = LookupService(
             catalog: catalog, store: writer.store, history: writer.reader,
             sessions: SessionStore(timeToLive: .seconds(server.sessionTtl)), clock: lookupClock(server.clock))
-        let served = Result { try service.serve(ServerBackend(lookups: lookups, pushLog: pushLog), server) }
+        let served = Result { try service.serve(ServerBackend(lookups: lookups, pushLog: pushLog, executors: server.threadCount), server) }
         // What was acknowledged or read is taken in before the process ends.
         pushLog.stop()
         push.waitUntilDone()

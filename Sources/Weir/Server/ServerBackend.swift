@@ -12,10 +12,31 @@ final class ServerBackend: FeatureBackend {
     let lookups: LookupService
     /// nil where the process only reads.
     let pushLog: PushLog?
+    /// For each executor the snapshot that the commands of one read share.
+    private let readers: [ReaderSlot]
 
-    init(lookups: LookupService, pushLog: PushLog?) {
+    private final class ReaderSlot: @unchecked Sendable {
+        // Used by its executor alone.
+        var reader: OnlineStore.Reader?
+    }
+
+    /// - Parameter executors: the server's threads.
+    init(lookups: LookupService, pushLog: PushLog?, executors: Int) {
         self.lookups = lookups
         self.pushLog = pushLog
+        readers = (0..<executors).map { _ in ReaderSlot() }
+    }
+
+    private func withReader<R>(_ executor: Int, _ body: (OnlineStore.Reader) throws -> R) throws -> R {
+        let slot = readers[executor]
+        let reader = slot.reader ?? lookups.store.openReader()
+        slot.reader = reader
+        return try lookups.store.explaining { try body(reader) }
+    }
+
+    func endBatch(executor: Int) {
+        readers[executor].reader?.close()
+        readers[executor].reader = nil
     }
 
     private func translating<R>(_ body: () throws -> R) throws(CommandError) -> R {
@@ -36,7 +57,7 @@ final class ServerBackend: FeatureBackend {
             }
             let requests = try request.requests.map { try lookups.decodeRequest(service, $0) }
             let session = try sessionEvents(request)
-            return try lookups.store.withReader { reader in
+            return try withReader(executor) { reader in
                 let asOf = AsOf(try request.at ?? lookups.now())
                 let names = service.outputs.map(\.name)
                 return try requests.map { decoded in
@@ -85,15 +106,12 @@ final class ServerBackend: FeatureBackend {
             sessionEventsIgnored: answer.sessionEventsIgnored, positions: positions)
     }
 
-    func viewFeatures(view: String, key: String, features: [String]?, executor: Int) throws(CommandError) -> ViewRow {
+    func selection(view: String, features: [String]?) throws(CommandError) -> ViewSelection {
         try translating {
             guard let number = lookups.catalog.views.firstIndex(where: { $0.name == view }) else {
                 throw LookupError("unknown view '\(view)'; there are: \(lookups.catalog.views.map(\.name).joined(separator: ", "))")
             }
             let plan = lookups.catalog.views[number]
-            guard let canonical = plan.canonicalKey(key) else {
-                throw LookupError("'\(key)' is no key of \(plan.entity), which is \(plan.keyTypeName)")
-            }
             let indexes = try features.map { names in
                 try names.map { name in
                     guard let index = plan.feature(named: name) else {
@@ -103,13 +121,23 @@ final class ServerBackend: FeatureBackend {
                     return index
                 }
             }
-            let evaluation = try lookups.store.withReader { reader in
-                try lookups.evaluate(view: number, key: canonical, asOf: AsOf(try lookups.now()), session: SessionEvents(), reader: reader)
-            }
             let wanted = indexes ?? Array(plan.features.indices)
+            return ViewSelection(view: number, features: wanted, names: wanted.map { plan.features[$0].name })
+        }
+    }
+
+    func viewFeatures(_ selection: ViewSelection, key: String, executor: Int) throws(CommandError) -> ViewRow {
+        try translating {
+            let plan = lookups.catalog.views[selection.view]
+            guard let canonical = plan.canonicalKey(key) else {
+                throw LookupError("'\(key)' is no key of \(plan.entity), which is \(plan.keyTypeName)")
+            }
+            let evaluation = try withReader(executor) { reader in
+                try lookups.evaluate(
+                    view: selection.view, key: canonical, asOf: AsOf(try lookups.now()), session: SessionEvents(), reader: reader)
+            }
             return ViewRow(
-                names: wanted.map { plan.features[$0].name }, values: wanted.map { evaluation.results[$0].value },
-                exists: evaluation.isKnown)
+                names: selection.names, values: selection.features.map { evaluation.results[$0].value }, exists: evaluation.isKnown)
         }
     }
 
