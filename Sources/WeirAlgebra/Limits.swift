@@ -51,7 +51,7 @@ public enum Limits {
     public static let pushTrimSeconds = 5.0
     /// Rows (an event is one in each view) below which a transaction of a shard takes a further batch. Each may make a page of LMDB's
     /// dirty, which stays in memory until the commit.
-    public static let rowsPerShardTransactionMax = 98_304
+    public static let rowsPerShardTransactionMax = 65_536
     /// Microseconds that a shard waits for so many, while much comes.
     public static let shardWaitMax: Int64 = 500_000
     /// Rows of a stream's log from which on its end is put in the order of entities, and of each such segment.

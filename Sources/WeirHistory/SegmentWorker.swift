@@ -3,7 +3,8 @@ import GRDB
 import Synchronization
 import WeirEngine
 
-/// Makes segments beside the writer: on a thread and a connection of its own.
+/// Makes segments beside the writer: on threads and a connection of its own. One collects rows while the other puts those of a segment
+/// in order, so that no batches wait in memory, which are much larger than the columns that are made of them.
 final class SegmentWorker: Sendable {
     private enum State {
         case idle
@@ -14,7 +15,8 @@ final class SegmentWorker: Sendable {
     private let queue: DatabaseQueue
     private let state = Mutex(State.idle)
     private let thread = DispatchQueue(label: "weir segments")
-    /// For each stream the rows that were accepted since its last segment was begun. Belongs to `thread`.
+    private let collector = DispatchQueue(label: "weir rows of segments")
+    /// For each stream the rows that were accepted since its last segment was begun. Belongs to `collector`.
     private nonisolated(unsafe) var collected: [String: SegmentCutter] = [:]
 
     init(directory: String) throws { queue = try HistoryDatabase.openForReading(directory: directory) }
@@ -25,7 +27,7 @@ final class SegmentWorker: Sendable {
     /// Takes rows as they were accepted, so that they need not be read again.
     func collect(_ table: StreamTable, _ accepted: AcceptedBatch, of incoming: IncomingBatch) {
         let stream = table.stream.name
-        thread.async {
+        collector.async {
             if self.collected[stream] == nil { self.collected[stream] = try? SegmentCutter(table) }
             self.collected[stream]?.append(accepted, incoming)
         }
@@ -34,14 +36,16 @@ final class SegmentWorker: Sendable {
     /// Begins to make the segment of the first rows after a number: all that are in none.
     func start(_ table: StreamTable, after sequence: Int64, count: Int) {
         state.withLock { $0 = .working }
-        thread.async {
+        collector.async {
             let collected = self.collected.removeValue(forKey: table.stream.name)
-            let result = Result { () -> Segment? in
-                // After a restart some were not collected.
-                if let collected, collected.count == count { return collected.segment() }
-                return try self.queue.read { db in try SegmentCutter.cut(table, after: sequence, count: count, db) }
+            self.thread.async {
+                let result = Result { () -> Segment? in
+                    // After a restart some were not collected.
+                    if let collected, collected.count == count { return collected.segment() }
+                    return try self.queue.read { db in try SegmentCutter.cut(table, after: sequence, count: count, db) }
+                }
+                self.state.withLock { $0 = .done(result) }
             }
-            self.state.withLock { $0 = .done(result) }
         }
     }
 
@@ -49,7 +53,10 @@ final class SegmentWorker: Sendable {
     ///
     /// - Parameter waits: waits for what is being made.
     func take(waits: Bool) throws -> Segment? {
-        if waits { thread.sync {} }
+        if waits {
+            collector.sync {}
+            thread.sync {}
+        }
         let result = state.withLock { state -> Result<Segment?, any Error>? in
             guard case .done(let result) = state else { return nil }
             state = .idle
