@@ -36,6 +36,8 @@ struct ServerOptions: ParsableArguments {
 /// Both ports, and the signals that end the process.
 final class Service: Sendable {
     private let failure = Mutex<(any Error)?>(nil)
+    /// Event loops of the lookups' port.
+    let threadCount = 2
 
     /// Must be called before any other thread is started, so that the signals reach `waitForSignal` alone.
     static func blockSignals() {
@@ -60,6 +62,7 @@ final class Service: Sendable {
         quiet.logLevel = .critical
         let httpLogger = quiet
         var configuration = RESPServer.Configuration()
+        configuration.threadCount = threadCount
         configuration.host = options.bind
         configuration.port = options.port
         configuration.password = options.password
@@ -130,7 +133,7 @@ struct ServeCommand: ParsableCommand {
         Service.blockSignals()
         let service = Service()
         let lookups = try openLookups(data, clock: server.clock, sessionSeconds: server.sessionTtl)
-        try service.serve(ServerBackend(lookups: lookups, pushLog: nil, executors: server.threadCount), server)
+        try service.serve(ServerBackend(lookups: lookups, pushLog: nil, executors: service.threadCount), server)
     }
 }
 
@@ -237,7 +240,7 @@ struct RunCommand: ParsableCommand {
         let lookups = LookupService(
             catalog: catalog, store: writer.store, history: writer.reader,
             sessions: SessionStore(timeToLive: .seconds(server.sessionTtl)), clock: lookupClock(server.clock))
-        let served = Result { try service.serve(ServerBackend(lookups: lookups, pushLog: pushLog, executors: server.threadCount), server) }
+        let served = Result { try service.serve(ServerBackend(lookups: lookups, pushLog: pushLog, executors: service.threadCount), server) }
         // What was acknowledged or read is taken in before the process ends.
         pushLog.stop()
         push.waitUntilDone()
