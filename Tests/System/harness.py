@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
 import socket
@@ -73,13 +74,13 @@ class Server:
     """A running `weir run` or `weir serve`."""
 
     def __init__(self, data, *arguments, command="run", binary=WEIR, environment=None, through=()) -> None:
-        self.port, self.http = free_port(), free_port()
         self.process = subprocess.Popen(
-            [*through, binary, command, "--data", str(data), "--port", str(self.port), "--http", str(self.http), *map(str, arguments)],
+            [*through, binary, command, "--data", str(data), "--port", "0", "--http", "0", *map(str, arguments)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **(environment or {})})
         line = self.process.stdout.readline()
         if "ready" not in line:
             raise AssertionError(f"not ready: {line}{self.process.stderr.read()}")
+        self.port, self.http = (int(port) for port in re.findall(r":(\d+)", line))
 
     def client(self, protocol=2) -> redis.Redis:
         return redis.Redis(port=self.port, protocol=protocol, decode_responses=True)

@@ -14,7 +14,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from cases import SPINE_FIELDS, answers, exported, same_text, spine_for
-from harness import (LONG, SLICE, WEIR, Broker, Proxy, export, free_port, history_count, read_rows, seeded, wait_for, weir,
+from harness import (LONG, SLICE, WEIR, Broker, Proxy, export, history_count, read_rows, seeded, wait_for, weir,
                      write_rows)
 from oracle import HOUR, MINUTE, format_time, parse_time
 
@@ -26,17 +26,17 @@ class Run:
     """A `weir run` whose output goes to files: nobody has to read it."""
 
     def __init__(self, data, *arguments) -> None:
-        self.port = free_port()
         data.mkdir(parents=True, exist_ok=True)
         self.out, self.log = data.parent / f"{data.name}.out", data.parent / f"{data.name}.log"
         with open(self.out, "w") as out, open(self.log, "w") as log:
             self.process = subprocess.Popen(
-                [WEIR, "run", "--data", str(data), "--port", str(self.port), "--http", str(free_port()), "--clock", "event",
+                [WEIR, "run", "--data", str(data), "--port", "0", "--http", "0", "--clock", "event",
                  *map(str, arguments)], stdout=out, stderr=log)
 
     def wait_ready(self) -> "Run":
         wait_for(lambda: "ready" in self.out.read_text() or self.process.poll() is not None)
         assert "ready" in self.out.read_text(), self.log.read_text()
+        self.port = int(re.search(r":(\d+)", self.out.read_text()).group(1))
         return self
 
     def client(self) -> redis.Redis:

@@ -15,7 +15,7 @@ from redis.retry import Retry
 
 import oracle
 from cases import SPINE_FIELDS, answers, exported, same_text, spine_for
-from harness import (LIVE, LONG, SLICE, WEIR, Broker, Server, as_json, export, free_port, history_count, read_rows, seeded, wait_for, weir,
+from harness import (LIVE, LONG, SLICE, WEIR, Broker, Server, as_json, export, history_count, read_rows, seeded, wait_for, weir,
                      write_rows)
 
 COMMIT_POINTS = ["submitted", "history-begun", "history-written", "history-committed", "shard-applied", "shard-committed"]
@@ -42,7 +42,7 @@ def run_until_killed(data, broker, point: str | None, count: int, seconds: float
     """`weir run` with a crash point; killed from outside where it does not come to it in time. Says whether the point killed it."""
     environment = {**os.environ, **({"WEIR_CRASH_AT": f"{point}:{count}"} if point else {})}
     process = subprocess.Popen(
-        [binary, "run", "--data", str(data), "--port", str(free_port()), "--http", str(free_port()), "--clock", "event",
+        [binary, "run", "--data", str(data), "--port", "0", "--http", "0", "--clock", "event",
          *(["--kafka", broker.address] if broker else []), *arguments],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment)
     try:
