@@ -22,8 +22,8 @@ public enum Limits {
     public static let leafRowsMax = 128
     /// Events that an entity's head record holds before they go into its time tree.
     public static let headRowsMax = 64
-    /// Bytes of a head record: LMDB keeps longer ones in pages of their own.
-    public static let headBytesMax = 1_900
+    /// Bytes of a head record: each one that a transaction writes makes its page dirty, so that small ones keep memory small.
+    public static let headBytesMax = 1_024
     /// Hopping windows that one event is in, where a view has its closed windows written down.
     public static let windowsPerEventMax: Int64 = 1_000
     /// Microseconds that an event may be ahead of its ingest time and still move its stream's watermark, where the stream declares no
@@ -55,7 +55,7 @@ public enum Limits {
     /// Microseconds that a shard waits for so many, while much comes.
     public static let shardWaitMax: Int64 = 500_000
     /// Rows of a stream's log from which on its end is put in the order of entities, and of each such segment.
-    public static let segmentRows = 65_536
+    public static let segmentRows = 49_152
     /// Bytes of texts in such a segment: one of large rows has fewer.
     public static let segmentBytesMax = 32 << 20
     /// Windows that a view's closer remembers to be open, so that it need not ask for them with every event.
