@@ -143,12 +143,19 @@ private struct Builder {
             }
             let incoming = IncomingBatch(
                 batch: Self.batch(stream, rows), source: source, nextOffset: Int64(step), ingestTime: Int64(step))
-            let (_, summary) = try writer.commit([incoming], now: 0)
-            #expect(summary.accepted == expected.accepted)
-            #expect(summary.duplicates == expected.duplicates)
-            #expect(summary.deadLetters == expected.deadLetters)
-            duplicates += summary.duplicates
-            conflicts += summary.deadLetters
+            if step % 5 == 2 {
+                // Letters that are tried again are rows like others.
+                var again = incoming
+                again.source.kind = .retry
+                _ = try writer.retry(again, letters: [], now: 0)
+            } else {
+                let (_, summary) = try writer.commit([incoming], now: 0)
+                #expect(summary.accepted == expected.accepted)
+                #expect(summary.duplicates == expected.duplicates)
+                #expect(summary.deadLetters == expected.deadLetters)
+                duplicates += summary.duplicates
+                conflicts += summary.deadLetters
+            }
             if step % 7 == 3 {
                 writer = try HistoryWriter(directory: directory, catalog: catalog, isSynced: false, segmentRows: segmentRows)
             }

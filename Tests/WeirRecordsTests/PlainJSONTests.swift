@@ -92,4 +92,56 @@ import WeirTesting
         }
         #expect(accepted > 10_000)
     }
+
+    /// Lines that are parsed many at once are the lines that are parsed one by one: whatever stands between them, wherever a chunk ends.
+    @Test func linesAtOnceAgreeWithOneByOne() {
+        var random = SeededGenerator()
+        print("linesAtOnceAgreeWithOneByOne(): WEIR_TEST_SEED=\(random.seed)")
+        let limit = 120
+        for round in 0..<400 {
+            var file: [UInt8] = []
+            let oddness = [2, 20, 1_000].randomElement(using: &random)!
+            for number in 0..<Int.random(in: 1...300, using: &random) {
+                var line = "{\"id\":\"p\(number)\",\"customer\":\(number % 7),\"price\":1.5,\"event_time\":\(1_767_225_600_000 + number)}"
+                if Int.random(in: 0..<oddness, using: &random) == 0 {
+                    line = [
+                        "", "  ", "{\"id\":\"\\u0041\",\"customer\":1,\"event_time\":1}", "{\"id\":1}", "nothing", " " + line,
+                        "{\"id\":\"\(String(repeating: "l", count: limit))\",\"customer\":1,\"event_time\":1}",
+                    ].randomElement(using: &random)!
+                }
+                file += Array(line.utf8) + (Int.random(in: 0..<9, using: &random) == 0 ? [0x0D, 0x0A] : [0x0A])
+            }
+            if Bool.random(using: &random) { file.removeLast() }
+            func read(_ schema: RecordSchema, chunks: Bool) -> [String] {
+                var reader = JSONLinesReader(schema: schema, recordBytesMax: limit)
+                var outcomes: [String] = []
+                var position = 0
+                while position < file.count {
+                    let end = chunks ? min(file.count, position + Int.random(in: 1...2_000, using: &random)) : file.count
+                    var batch = RecordBatch(schema: schema)
+                    let used = file.withUnsafeBytes { bytes in
+                        reader.parse(
+                            UnsafeRawBufferPointer(rebasing: bytes[position..<end]), isLast: end == file.count, baseOffset: Int64(position),
+                            into: &batch, recordsMax: chunks ? Int.random(in: 1...50, using: &random) : .max)
+                    }
+                    for (row, info) in batch.rows.enumerated() {
+                        let cells = (0..<Self.fields.count).map { field in
+                            if case .text(let start, let count) = batch.cell(row: row, field: field) {
+                                return batch.string(start: start, count: count)
+                            }
+                            return "\(batch.cell(row: row, field: field))"
+                        }
+                        outcomes.append("\(info.offset) \(String(decoding: batch.bytes[info.raw], as: UTF8.self)) \(cells)")
+                    }
+                    outcomes += batch.malformed.map {
+                        "\($0.offset) \(String(decoding: batch.bytes[$0.raw], as: UTF8.self)) \($0.reason)"
+                    }
+                    position += used
+                }
+                return outcomes.sorted()
+            }
+            // A schema with a field of nested JSON has no plain way: its lines are parsed one by one.
+            #expect(read(Self.schema, chunks: true) == read(Self.general, chunks: false), "round \(round)")
+        }
+    }
 }
