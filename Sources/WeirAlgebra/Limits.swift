@@ -30,14 +30,14 @@ public enum Limits {
     /// `maxAhead`.
     public static let watermarkAheadMax: Int64 = 86_400_000_000
     /// Events that wait for the history until their sources wait too (and one batch more). A batch costs 64 more, malformed records
-    /// cost as much as events, and so do each `bytesPerQueuedEvent` of text: what waits has at most 12 MiB of it.
-    public static let queuedEventsMax = 24_576
+    /// cost as much as events, and so do each `bytesPerQueuedEvent` of text: what waits has at most 8 MiB of it.
+    public static let queuedEventsMax = 16_384
     /// Rows (an event is one in each view) that wait for a shard until the history waits too; counted in the same way.
-    public static let queuedRowsMax = 65_536
+    public static let queuedRowsMax = 49_152
     /// Bytes of text that cost as much in a queue as an event.
     public static let bytesPerQueuedEvent = 512
     /// Events, counted as in the queue, below which a transaction of the history takes a further batch.
-    public static let eventsPerTransactionMax = 24_576
+    public static let eventsPerTransactionMax = 16_384
     /// Events that a shard's transaction takes while it catches up with the history.
     public static let eventsPerCatchUp: Int64 = 32_768
     /// Bytes that are read of a file at a time, and records of a batch of it.
@@ -51,7 +51,7 @@ public enum Limits {
     public static let pushTrimSeconds = 5.0
     /// Rows (an event is one in each view) below which a transaction of a shard takes a further batch. Each may make a page of LMDB's
     /// dirty, which stays in memory until the commit.
-    public static let rowsPerShardTransactionMax = 65_536
+    public static let rowsPerShardTransactionMax = 49_152
     /// Microseconds that a shard waits for so many, while much comes.
     public static let shardWaitMax: Int64 = 500_000
     /// Rows of a stream's log from which on its end is put in the order of entities, and of each such segment.

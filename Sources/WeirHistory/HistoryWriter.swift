@@ -90,7 +90,7 @@ package final class HistoryWriter {
 
     /// Begins to make a segment of the log that has most rows in none; waits where that falls behind.
     private func cutSegments() throws {
-        let isBehind = tails.values.contains { $0.rows >= 2 * segmentRows || $0.isLarge }
+        let isBehind = tails.values.contains { 2 * $0.rows >= 3 * segmentRows || $0.isLarge }
         if finished == nil { finished = try segments.take(waits: isBehind) }
         guard finished == nil, segments.isIdle else { return }
         let longest = tails.max { $0.value.rows < $1.value.rows }.flatMap { $0.value.rows >= segmentRows ? $0 : nil }
