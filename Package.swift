@@ -59,7 +59,7 @@ let package = Package(
         room("WeirSources", ["WeirRecords", "CRdKafka"]),
         room(
             "WeirPipeline",
-            ["WeirEngine", "WeirOnlineStore", "WeirHistory", "WeirSources", .product(name: "Crypto", package: "swift-crypto")]),
+            ["CMalloc", "WeirEngine", "WeirOnlineStore", "WeirHistory", "WeirSources", .product(name: "Crypto", package: "swift-crypto")]),
         room("WeirLookup", ["WeirEngine", "WeirOnlineStore", "WeirHistory"]),
         room("WeirTraining", ["WeirLookup", .product(name: "Crypto", package: "swift-crypto")]),
         room(

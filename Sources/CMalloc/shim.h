@@ -15,4 +15,12 @@ static inline void weir_one_heap(void) {
 #endif
 }
 
+/// Gives free pages back to the system, also those between memory in use: glibc keeps them otherwise. Takes some milliseconds, during
+/// which nothing is allocated.
+static inline void weir_trim_heap(void) {
+#if defined(__GLIBC__)
+    malloc_trim(0);
+#endif
+}
+
 #endif

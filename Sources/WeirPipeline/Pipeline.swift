@@ -1,3 +1,4 @@
+import CMalloc
 import Foundation
 import Synchronization
 import WeirAlgebra
@@ -149,6 +150,7 @@ package final class Pipeline: @unchecked Sendable {
     // MARK: Threads
 
     private static let secondsBetweenLooks = 1.0
+    private static let bulkTransactionsPerTrim = 4
 
     private func runHistory() throws {
         defer { for shard in shards { shard.close() } }
@@ -192,6 +194,7 @@ package final class Pipeline: @unchecked Sendable {
     }
 
     private func runShard(_ number: Int) throws {
+        var bulk = 0
         while let due = receiveDue(number) {
             try store.write(shard: number) { transaction in
                 try engine.apply(due.map(\.work), to: transaction)
@@ -202,6 +205,12 @@ package final class Pipeline: @unchecked Sendable {
             applied[number] = due[due.count - 1].batches
             progress.broadcast()
             progress.unlock()
+            // What large transactions leave free in pieces would make the heap grow on.
+            bulk += due[due.count - 1].isBehind ? 1 : 0
+            if number == 0, bulk >= Self.bulkTransactionsPerTrim {
+                bulk = 0
+                weir_trim_heap()
+            }
         }
     }
 
