@@ -56,8 +56,8 @@ public enum Limits {
     public static let shardWaitMax: Int64 = 500_000
     /// Rows of a stream's log from which on its end is put in the order of entities, and of each such segment.
     public static let segmentRows = 49_152
-    /// Bytes of texts in such a segment: one of large rows has fewer.
-    public static let segmentBytesMax = 32 << 20
+    /// Bytes of records in such a segment: one of large records has fewer rows.
+    public static let segmentBytesMax = 4 << 20
     /// Windows that a view's closer remembers to be open, so that it need not ask for them with every event.
     public static let openWindowsRemembered = 65_536
     /// Events of open windows that a view's closer keeps in memory; those of others it reads from the history when they close.
