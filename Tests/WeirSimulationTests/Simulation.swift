@@ -676,7 +676,14 @@ final class Simulation {
                 "closed windows: \(final.subtracting(expected)) instead of \(expected.subtracting(final)), watermark \(history.watermarks)")
         } else {
             try expect(settings.revisionsFor != nil, "\(misses) events left windows as they were, where all are revised")
-            let wrong = final.symmetricDifference(expected).filter { !mayBeFrozen($0) }
+            /// A late event that touches a session which stays as it is begins one of its own.
+            func isPart(_ window: Model.ClosedWindow) -> Bool {
+                window.kind == "session"
+                    && expected.contains {
+                        $0.kind == "session" && $0.key == window.key && $0.start <= window.start && window.end <= $0.end && mayBeFrozen($0)
+                    }
+            }
+            let wrong = final.symmetricDifference(expected).filter { !mayBeFrozen($0) && !isPart($0) }
             try expect(wrong.isEmpty, "closed windows that may still be revised: \(wrong), watermark \(watermark)")
             try checkMisses(final, expected, misses)
         }
