@@ -90,10 +90,13 @@ final class LMDBEnvironment: @unchecked Sendable {
     }
 
     /// A snapshot of the last commit; give it back with `release`. Reusing one costs some hundred nanoseconds.
-    func acquireReader() throws(LMDBError) -> LMDBReadTransaction {
+    ///
+    /// - Parameter beforeWaiting: is called where it has to wait for the map to move: lets go of other environments' snapshots, since their
+    ///   maps may be waiting for those.
+    func acquireReader(beforeWaiting: () -> Void = {}) throws(LMDBError) -> LMDBReadTransaction {
         while true {
             do throws(LMDBError) {
-                return try tryAcquire()
+                return try tryAcquire(beforeWaiting)
             } catch {
                 release(nil)
                 // The writing process has outgrown the map of this one.
@@ -103,14 +106,17 @@ final class LMDBEnvironment: @unchecked Sendable {
         }
     }
 
-    private func tryAcquire() throws(LMDBError) -> LMDBReadTransaction {
+    private func tryAcquire(_ beforeWaiting: () -> Void) throws(LMDBError) -> LMDBReadTransaction {
         var reader: LMDBReadTransaction?
         while !readers.withLock({ readers in
             if readers.isMoving { return false }
             readers.active += 1
             reader = readers.idle.popLast()
             return true
-        }) { usleep(50) }
+        }) {
+            beforeWaiting()
+            usleep(50)
+        }
         if let reader {
             try reader.renew()
             return reader

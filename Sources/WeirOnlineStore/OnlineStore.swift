@@ -122,7 +122,7 @@ package final class OnlineStore: ShardSet, Sendable {
 
         private func shard(_ number: Int) throws -> (LMDBReadTransaction, ShardState) {
             if let open = transactions[number] { return open }
-            let transaction = try store.environments[number].acquireReader()
+            let transaction = try store.environments[number].acquireReader(beforeWaiting: close)
             transactions[number] = (transaction, ShardState(views: store.catalog.views.count))
             let state = try transaction.state(store.state)
             transactions[number] = (transaction, state)
