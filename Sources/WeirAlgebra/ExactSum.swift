@@ -1,10 +1,13 @@
 /// An exact sum of numbers: what was added is never rounded, so the sum is a function of the multiset alone, in any order and
 /// any grouping, and one rounding at the end gives what Python's `math.fsum` returns.
 ///
-/// The sum is a fixed-point number in chunks of 32 bits, each kept in a 64-bit word, so that many numbers can be added before
-/// carries must be propagated (Radford M. Neal, "Fast exact summation using small and large superaccumulators", 2015,
-/// arXiv:1505.05571). Only the chunks in use are kept, so prices take three or four. Sums form a group: `subtract` undoes.
+/// Numbers of everyday size (from about 10^-6, with all of their bits, to 2^53) are summed in one 128-bit integer, without an allocation.
+/// What does not fit there goes to a fixed-point number in chunks of 32 bits, each kept in a 64-bit word, so that many numbers can be added
+/// before carries must be propagated (Radford M. Neal, "Fast exact summation using small and large superaccumulators", 2015,
+/// arXiv:1505.05571); only the chunks in use are kept. Sums form a group: `subtract` undoes.
 public struct ExactSum: Hashable, Sendable {
+    /// Multiples of 2^-72: half of the sum, the other half is in the chunks.
+    @usableFromInline var near: Int128 = 0
     /// `chunks[i]` counts multiples of 2^(32 · (base + i)).
     private var chunks: [Int64] = []
     private var base: Int = 0
@@ -13,10 +16,12 @@ public struct ExactSum: Hashable, Sendable {
 
     // Every addition changes a word by less than 2^32.
     private static let slackMax = 1 << 30
+    @usableFromInline static let nearExponent = -72
 
     public init() {}
 
     public static func == (a: ExactSum, b: ExactSum) -> Bool {
+        if a.chunks.isEmpty, b.chunks.isEmpty { return a.near == b.near }
         let a = a.canonical
         let b = b.canonical
         return a.chunks == b.chunks && (a.chunks.isEmpty || a.base == b.base)
@@ -28,8 +33,26 @@ public struct ExactSum: Hashable, Sendable {
         if !canonical.chunks.isEmpty { hasher.combine(canonical.base) }
     }
 
-    /// Adds a finite number, times a power of two. Columns hold no others; what a damaged leaf gives is left out.
-    public mutating func add(_ value: Double, timesPowerOfTwo shift: Int = 0) {
+    /// Adds a finite number. Columns hold no others; what a damaged leaf gives is left out.
+    @inlinable public mutating func add(_ value: Double) {
+        let bits = value.bitPattern
+        // The number is its significand · 2^(exponent − 1075): how far that lies above the unit of `near`.
+        let shift = Int((bits >> 52) & 0x7ff) &- 1_075 &- Self.nearExponent
+        if UInt(bitPattern: shift) <= 72 {
+            let significand = Int128(truncatingIfNeeded: bits & 0xf_ffff_ffff_ffff | 1 << 52) &<< Int128(truncatingIfNeeded: shift)
+            let (sum, overflow) = near.addingReportingOverflow(bits >> 63 == 0 ? significand : 0 &- significand)
+            if !overflow {
+                near = sum
+                return
+            }
+        }
+        if bits << 1 != 0 { addAny(value, timesPowerOfTwo: 0) }
+    }
+
+    /// Adds a finite number, times a power of two.
+    public mutating func add(_ value: Double, timesPowerOfTwo shift: Int) { addAny(value, timesPowerOfTwo: shift) }
+
+    @usableFromInline @inline(never) mutating func addAny(_ value: Double, timesPowerOfTwo shift: Int) {
         let bits = value.bitPattern
         let rawExponent = Int((bits >> 52) & 0x7ff)
         if rawExponent == 0x7ff { return }
@@ -43,8 +66,18 @@ public struct ExactSum: Hashable, Sendable {
         add(significand: UInt128(significand), exponent: max(rawExponent, 1) - 1_075 + shift, isNegative: value < 0)
     }
 
-    public mutating func add(_ value: Int64) {
-        if value == 0 { return }
+    @inlinable public mutating func add(_ value: Int64) {
+        if value.magnitude < 1 << 53 {
+            let (sum, overflow) = near.addingReportingOverflow(Int128(value) &<< 72)
+            if !overflow {
+                near = sum
+                return
+            }
+        }
+        addAny(value)
+    }
+
+    @usableFromInline @inline(never) mutating func addAny(_ value: Int64) {
         add(significand: UInt128(value.magnitude), exponent: 0, isNegative: value < 0)
     }
 
@@ -106,8 +139,17 @@ public struct ExactSum: Hashable, Sendable {
     public mutating func subtract(_ other: ExactSum) { combine(other, -1) }
 
     private mutating func combine(_ other: ExactSum, _ sign: Int64) {
+        let (sum, overflow) =
+            sign > 0 ? near.addingReportingOverflow(other.near) : near.subtractingReportingOverflow(other.near)
+        if !overflow {
+            near = sum
+            if other.chunks.isEmpty { return }
+        }
+        // Where the near halves do not fit together the other one goes to the chunks, and so do its own chunks.
+        var rest = other
+        if !overflow { rest.near = 0 }
+        let other = rest.canonical
         if other.chunks.isEmpty { return }
-        let other = other.canonical
         propagateCarries()
         prepare(other.base, other.base + other.chunks.count + 1)
         for (index, chunk) in other.chunks.enumerated() { chunks[other.base - base + index] += sign * chunk }
@@ -129,9 +171,13 @@ public struct ExactSum: Hashable, Sendable {
         }
     }
 
-    /// The one form that a sum has: carries propagated, no zeros at the ends, the last chunk a signed 32-bit number.
+    /// The one form that a sum has: all of it in chunks, carries propagated, no zeros at the ends, the last chunk a signed 32-bit number.
     private var canonical: ExactSum {
         var sum = self
+        if near != 0 {
+            sum.near = 0
+            sum.add(significand: near.magnitude, exponent: Self.nearExponent, isNegative: near < 0)
+        }
         sum.propagateCarries()
         while let last = sum.chunks.last {
             // A last chunk of 0 or −1 is not needed where the one below can carry the sign by itself.
@@ -151,7 +197,7 @@ public struct ExactSum: Hashable, Sendable {
         return sum
     }
 
-    public var isZero: Bool { canonical.chunks.isEmpty }
+    public var isZero: Bool { chunks.isEmpty ? near == 0 : canonical.chunks.isEmpty }
 
     /// The magnitude as a big integer times 2^exponent, and the sign.
     var exact: (magnitude: BigMagnitude, exponent: Int, isNegative: Bool) {
@@ -167,13 +213,35 @@ public struct ExactSum: Hashable, Sendable {
 
     /// The sum times a power of two, rounded once to the nearest Double, ties to even. nil beyond Double's range.
     public func roundedDouble(scaledByPowerOfTwo shift: Int = 0) -> Double? {
+        if chunks.isEmpty, shift == 0 { return roundedNear }
         let (magnitude, exponent, isNegative) = exact
         guard let value = magnitude.roundedDouble(exponent: exponent + shift, isInexact: false) else { return nil }
         return isNegative ? -value : value
     }
 
+    /// The near half as a number: far from the ends of Double's range.
+    private var roundedNear: Double {
+        let magnitude = near.magnitude
+        let surplus = 128 - magnitude.leadingZeroBitCount - 53
+        var significand = UInt64(truncatingIfNeeded: magnitude)
+        var exponent = Self.nearExponent
+        if surplus > 0 {
+            significand = UInt64(truncatingIfNeeded: magnitude &>> UInt128(truncatingIfNeeded: surplus))
+            let half: UInt128 = 1 &<< UInt128(truncatingIfNeeded: surplus - 1)
+            let rest = magnitude & (half &+ (half &- 1))
+            if rest > half || (rest == half && significand & 1 == 1) { significand += 1 }
+            exponent += surplus
+        }
+        let value = Double(significand) * Double(sign: .plus, exponent: exponent, significand: 1)
+        return near < 0 ? -value : value
+    }
+
     /// The sum as an integer; nil where it is none or does not fit.
     public var int64: Int64? {
+        if chunks.isEmpty {
+            let whole = near >> 72
+            return whole << 72 == near ? Int64(truncatingIfNeeded: whole) : nil
+        }
         let sum = canonical
         if sum.chunks.isEmpty { return 0 }
         guard sum.base >= 0, sum.base + sum.chunks.count <= 3 else { return nil }
@@ -204,11 +272,34 @@ public struct ExactSum: Hashable, Sendable {
         guard base >= lowest, base <= highest, Int64(count) <= highest - base + 1 else {
             throw FormatError("a sum of \(count) chunks from \(base), which no sum reaches")
         }
+        let start = reader
+        if try readNear(&reader, count: count, base: Int(base)) { return }
+        reader = start
         self.base = Int(base)
         chunks.reserveCapacity(count)
         for index in 0..<count {
             let word = try reader.read(UInt32.self)
             chunks.append(index == count - 1 ? Int64(Int32(bitPattern: word)) : Int64(word))
         }
+    }
+
+    /// Reads chunks into the near half; false where they do not fit there.
+    private mutating func readNear(_ reader: inout ByteReader, count: Int, base: Int) throws(FormatError) -> Bool {
+        guard base >= -3, base + count <= 2 else { return false }
+        var sum: Int128 = 0
+        for index in 0..<count {
+            let word = try reader.read(UInt32.self)
+            let chunk = Int128(index == count - 1 ? Int64(Int32(bitPattern: word)) : Int64(word))
+            let shift = 32 * (base + index) - Self.nearExponent
+            if shift < 0 {
+                guard chunk & ((1 << Int128(-shift)) - 1) == 0 else { return false }
+                sum += chunk >> Int128(-shift)
+            } else {
+                guard chunk.magnitude >> UInt128(126 - shift) == 0 else { return false }
+                sum += chunk << Int128(shift)
+            }
+        }
+        near = sum
+        return true
     }
 }

@@ -1,5 +1,5 @@
 /// A feature's value as it leaves the store.
-public indirect enum FeatureValue: Hashable, Sendable {
+public enum FeatureValue: Hashable, Sendable {
     case null
     case int(Int64)
     /// Always finite.

@@ -27,6 +27,16 @@ package struct Evaluation: Sendable {
     package var isKnown: Bool
 }
 
+/// What an evaluation says besides its results.
+package struct EvaluationOutcome: Sendable {
+    /// Session events that were left out because the store has them.
+    package var knownSessionEvents: Int
+    /// Whether the entity has events.
+    package var isKnown: Bool
+    /// Microseconds; of the session events that counted.
+    package var latestSessionEvent: Int64?
+}
+
 extension ViewRuntime {
     /// The time of a leaf's or head record's first event; nil for a tile.
     package func firstTime(ofNode bytes: UnsafeRawBufferPointer) throws(FormatError) -> Int64? {
@@ -59,9 +69,9 @@ extension ViewRuntime {
 
     /// The values of an entity that has no events, or no key.
     package func emptyEvaluation(asOf: AsOf) throws -> Evaluation {
-        var evaluation = try evaluate(RowsTimeline(rows: EventRows(columns: plan.columns)), asOf: asOf, session: nil, keptFrom: .min)!
-        evaluation.results = evaluation.results.map { FeatureResult($0.value, .notFound) }
-        return evaluation
+        let scratch = EvaluationScratch()
+        _ = try evaluate(allFeatures, RowsTimeline(rows: EventRows(columns: plan.columns)), asOf: asOf, session: nil, keptFrom: .min, scratch)
+        return Evaluation(results: scratch.results, latestEvent: nil, knownSessionEvents: 0, isKnown: false)
     }
 
     /// From the nodes of the online store. nil where a window begins before what the store keeps: history has the answer.
@@ -73,12 +83,51 @@ extension ViewRuntime {
     package func evaluate(
         nodes: any NodeReading, asOf: AsOf, session: EventRows?, keptFrom: Int64
     ) throws -> Evaluation? {
-        try evaluate(try NodeTimeline(view: self, nodes: nodes), asOf: asOf, session: session, keptFrom: keptFrom)
+        try evaluation(try NodeTimeline(view: self, nodes: nodes), asOf: asOf, session: session, keptFrom: keptFrom)
     }
 
     /// From all rows of the entity that any window at this time can reach, in order.
     package func evaluate(rows: EventRows, asOf: AsOf, session: EventRows?) throws -> Evaluation {
-        try evaluate(RowsTimeline(rows: rows), asOf: asOf, session: session, keptFrom: .min)!
+        try evaluation(RowsTimeline(rows: rows), asOf: asOf, session: session, keptFrom: .min)!
+    }
+
+    private func evaluation(_ timeline: some Timeline, asOf: AsOf, session: EventRows?, keptFrom: Int64) throws -> Evaluation? {
+        let scratch = EvaluationScratch()
+        guard let outcome = try evaluate(allFeatures, timeline, asOf: asOf, session: session, keptFrom: keptFrom, scratch) else {
+            return nil
+        }
+        return Evaluation(
+            results: scratch.results, latestEvent: try latestEvent(timeline, asOf: asOf, outcome),
+            knownSessionEvents: outcome.knownSessionEvents, isKnown: outcome.isKnown)
+    }
+
+    /// Some features from the nodes of the online store, into the scratch's results: what a lookup does. It allocates nothing where there is
+    /// no session. nil where a window begins before what the store keeps: history has the answer.
+    package func evaluate(
+        _ features: EvaluationPlan, nodes: any NodeReading, asOf: AsOf, session: EventRows?, keptFrom: Int64, _ scratch: EvaluationScratch
+    ) throws -> EvaluationOutcome? {
+        try evaluate(features, try NodeTimeline(view: self, nodes: nodes), asOf: asOf, session: session, keptFrom: keptFrom, scratch)
+    }
+
+    /// The same from rows.
+    package func evaluate(
+        _ features: EvaluationPlan, rows: EventRows, asOf: AsOf, session: EventRows?, _ scratch: EvaluationScratch
+    ) throws -> EvaluationOutcome {
+        try evaluate(features, RowsTimeline(rows: rows), asOf: asOf, session: session, keptFrom: .min, scratch)!
+    }
+
+    /// The time of the latest event that any window could count; nil where there is none.
+    package func latestEvent(nodes: any NodeReading, asOf: AsOf, _ outcome: EvaluationOutcome) throws -> EventTime? {
+        try latestEvent(try NodeTimeline(view: self, nodes: nodes), asOf: asOf, outcome)
+    }
+
+    private func latestEvent(_ timeline: some Timeline, asOf: AsOf, _ outcome: EvaluationOutcome) throws -> EventTime? {
+        var latest = outcome.latestSessionEvent
+        try timeline.forEachTimeDescending(before: asOf.end) { time in
+            latest = max(latest ?? .min, time)
+            return false
+        }
+        return latest.map(EventTime.init(microseconds:))
     }
 
     /// The earliest event time that the view's windows can reach at this time; `Int64.min` where there is no bound.
@@ -90,19 +139,20 @@ extension ViewRuntime {
     ///
     /// - Parameter end: the window's end, at which they are asked for.
     package func closedValues(window: Int, rows: EventRows, at end: EventTime) throws -> [(name: String, value: FeatureValue)] {
-        var results = Array(repeating: FeatureResult(.null, .nullValue), count: plan.features.count)
-        for group in groups where group.window == window { try group.evaluate([.rows(rows, 0..<rows.count)], at: end, into: &results) }
-        return plan.features(over: window).map { number in
-            if case .derived(let inputs, let compute) = plan.features[number].computation {
-                results[number].value = compute(inputs.map { results[$0].value })
-            }
-            return (plan.features[number].name, results[number].value)
-        }
+        let features = plan.features(over: window)
+        let evaluation = evaluation(of: features)
+        let scratch = EvaluationScratch()
+        scratch.results = Array(repeating: FeatureResult(.null, .nullValue), count: evaluation.resultCount)
+        scratch.rows = [rows]
+        scratch.bands = [Band(window: window, start: .min, end: .max, overlayEnd: .max)]
+        if !rows.isEmpty { scratch.add(0, .rows(0), 0..<rows.count) }
+        try finish(evaluation, at: end, scratch) { _ in true }
+        return features.indices.map { (plan.features[features[$0]].name, scratch.results[$0].value) }
     }
 
     private func evaluate(
-        _ timeline: some Timeline, asOf: AsOf, session: EventRows?, keptFrom: Int64
-    ) throws -> Evaluation? {
+        _ features: EvaluationPlan, _ timeline: some Timeline, asOf: AsOf, session: EventRows?, keptFrom: Int64, _ scratch: EvaluationScratch
+    ) throws -> EvaluationOutcome? {
         let baseTime = try timeline.baseTime
         var overlay: EventRows?
         var known = 0
@@ -119,54 +169,92 @@ extension ViewRuntime {
             overlay = rows.deduplicated()
         }
 
-        var selections: [[Segment]] = []
-        selections.reserveCapacity(plan.windows.count)
-        for window in plan.windows {
+        scratch.rows.removeAll(keepingCapacity: true)
+        defer { scratch.rows.removeAll(keepingCapacity: true) }
+        scratch.results.removeAll(keepingCapacity: true)
+        for _ in 0..<features.resultCount { scratch.results.append(FeatureResult(.null, .nullValue)) }
+        var isWithin = true
+        try finish(features, at: asOf.time, scratch) { chain in
+            guard
+                try addBands(chain, timeline, overlay, asOf: asOf, keptFrom: keptFrom, baseTime: baseTime, to: scratch)
+            else {
+                isWithin = false
+                return false
+            }
+            try timeline.addPieces(to: scratch)
+            if let overlay {
+                scratch.rows.append(overlay)
+                scratch.add(overlay, .rows(scratch.rows.count - 1), end: \.overlayEnd)
+                scratch.sortPieces()
+            }
+            return true
+        }
+        guard isWithin else { return nil }
+        let isKnown = try timeline.isKnown || overlay?.isEmpty == false
+        if !isKnown {
+            for index in scratch.results.indices { scratch.results[index].status = .notFound }
+        }
+        return EvaluationOutcome(knownSessionEvents: known, isKnown: isKnown, latestSessionEvent: overlay?.times.last)
+    }
+
+    /// Evaluates chain by chain, then what is derived.
+    ///
+    /// - Parameter prepare: fills in a chain's bands and pieces; false ends the evaluation.
+    private func finish(
+        _ features: EvaluationPlan, at time: EventTime, _ scratch: EvaluationScratch, _ prepare: (EvaluationPlan.Chain) throws -> Bool
+    ) throws {
+        for chain in features.chains {
+            guard try prepare(chain) else { return }
+            for slot in chain.slots { try slot.evaluate(scratch, columns: plan.columns, slots: runners.count, at: time) }
+        }
+        for feature in features.derived {
+            let value = feature.compute(feature.inputs.map { scratch.results[$0].value })
+            scratch.results[feature.result] = FeatureResult(value, value == .null ? .nullValue : .present)
+        }
+    }
+
+    /// Cuts time at the starts of a chain's windows. False where one begins before what is kept.
+    private func addBands(
+        _ chain: EvaluationPlan.Chain, _ timeline: some Timeline, _ overlay: EventRows?, asOf: AsOf, keptFrom: Int64, baseTime: Int64?,
+        to scratch: EvaluationScratch
+    ) throws -> Bool {
+        scratch.begin()
+        var end = asOf.end
+        // A session event at exactly the time counts, a stored one does not.
+        var overlayEnd = asOf.time.advanced(by: 1).microseconds
+        for number in chain.windows {
+            let window = plan.windows[number]
             var start: Int64
-            var end: Int64
-            // A session event at exactly the time counts, a stored one does not.
-            var overlayEnd = asOf.time.advanced(by: 1).microseconds
             if let bounds = window.bounds(at: asOf.time) {
                 start = bounds.start.microseconds
-                end = window.isClosed ? bounds.end.microseconds : asOf.end
-                if window.isClosed { overlayEnd = end }
+                if chain.isClosed {
+                    end = bounds.end.microseconds
+                    overlayEnd = end
+                }
                 if window.kind == .lifetime {
-                    if let baseTime, end < baseTime { return nil }
+                    if let baseTime, end < baseTime { return false }
                 } else if start < keptFrom {
-                    return nil
+                    return false
                 }
             } else {
-                end = asOf.end
                 let gap = window.length ?? 0
                 start = try sessionStart(timeline, overlay, asOf: asOf, gap: gap)
                 // An earlier event, which is not kept any more, could belong to the session, or be all of it.
                 let earliest = EventTime(microseconds: min(start, asOf.time.microseconds))
-                if earliest.advanced(by: -gap).microseconds < keptFrom { return nil }
+                if earliest.advanced(by: -gap).microseconds < keptFrom { return false }
             }
-            end = max(start, end)
-            var segments = try timeline.segments(from: start, to: end)
-            if let overlay { segments += RowsTimeline(rows: overlay).segments(from: start, to: max(start, overlayEnd)) }
-            selections.append(segments)
+            // The latest start first.
+            var place = scratch.bands.count
+            while place > 0, scratch.bands[place - 1].start < start { place -= 1 }
+            scratch.bands.insert(Band(window: number, start: start, end: end, overlayEnd: overlayEnd), at: place)
         }
-
-        var results = Array(repeating: FeatureResult(.null, .nullValue), count: plan.features.count)
-        for group in groups { try group.evaluate(selections[group.window], at: asOf.time, into: &results) }
-        for (index, feature) in plan.features.enumerated() {
-            if case .derived(let inputs, let compute) = feature.computation {
-                let value = compute(inputs.map { results[$0].value })
-                results[index] = FeatureResult(value, value == .null ? .nullValue : .present)
-            }
+        for index in scratch.bands.indices.dropFirst() {
+            let later = scratch.bands[index - 1]
+            let band = scratch.bands[index]
+            scratch.bands[index] = Band(
+                window: band.window, start: band.start, end: min(later.start, later.end), overlayEnd: min(later.start, later.overlayEnd))
         }
-
-        let isKnown = try timeline.isKnown || overlay?.isEmpty == false
-        if !isKnown { results = results.map { FeatureResult($0.value, .notFound) } }
-        var latest = overlay?.times.last
-        try timeline.forEachTimeDescending(before: asOf.end) { time in
-            latest = max(latest ?? .min, time)
-            return false
-        }
-        return Evaluation(
-            results: results, latestEvent: latest.map(EventTime.init(microseconds:)), knownSessionEvents: known, isKnown: isKnown)
+        return true
     }
 
     /// Where the session that is open at the time began; behind the time asked for where none is open.
@@ -195,6 +283,3 @@ extension ViewRuntime {
     }
 }
 
-extension Window {
-    fileprivate var isClosed: Bool { kind == .tumbling(closed: true) }
-}

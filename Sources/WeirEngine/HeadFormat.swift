@@ -19,20 +19,27 @@ package struct HeadView {
 
     /// - Throws: `FormatError` for bytes that are no head record of this view.
     package init(_ bytes: UnsafeRawBufferPointer, columns: [ViewPlan.Column]) throws(FormatError) {
+        let (hasTree, rest) = try Self.parts(bytes)
+        self.hasTree = hasTree
+        guard let rest else {
+            leaf = nil
+            return
+        }
+        let leaf = try LeafView(rest, columns: columns)
+        guard leaf.count > 0 else { throw FormatError("a head record with a leaf that is empty") }
+        self.leaf = leaf
+    }
+
+    /// Whether there is a tree, and the bytes of the leaf; nil where it has none.
+    static func parts(_ bytes: UnsafeRawBufferPointer) throws(FormatError) -> (hasTree: Bool, leaf: UnsafeRawBufferPointer?) {
         var reader = ByteReader(bytes)
         guard try reader.read(UInt8.self) == nodeKindHead else { throw FormatError("not a head record") }
         let version = try reader.read(UInt8.self)
         guard version == headVersion else {
             throw FormatError("head record version \(version); this build reads version \(headVersion)")
         }
-        hasTree = try reader.read(UInt16.self) & headHasTree != 0
-        guard reader.remaining > 0 else {
-            leaf = nil
-            return
-        }
-        let leaf = try LeafView(reader.readRaw(reader.remaining), columns: columns)
-        guard leaf.count > 0 else { throw FormatError("a head record with a leaf that is empty") }
-        self.leaf = leaf
+        let hasTree = try reader.read(UInt16.self) & headHasTree != 0
+        return (hasTree, reader.remaining > 0 ? try reader.readRaw(reader.remaining) : nil)
     }
 }
 

@@ -45,18 +45,7 @@ package struct LeafView: RowAccess {
     /// - Throws: `FormatError` for bytes that are no leaf of this view.
     package init(_ bytes: UnsafeRawBufferPointer, columns types: [ViewPlan.Column]) throws(FormatError) {
         var reader = ByteReader(bytes)
-        guard try reader.read(UInt8.self) == nodeKindLeaf else { throw FormatError("not a leaf") }
-        let version = try reader.read(UInt8.self)
-        guard (1...leafVersion).contains(version) else {
-            throw FormatError("leaf version \(version); this build reads versions up to \(leafVersion)")
-        }
-        let sections = Int(try reader.read(UInt16.self))
-        guard sections == 4 + types.count else {
-            throw FormatError("a leaf with \(sections - 4) columns, where the view has \(types.count)")
-        }
-        count = Int(try reader.read(UInt32.self))
-        // Events differ in something, which takes a byte of each: a damaged count ends here.
-        guard count <= max(bytes.count, 1) else { throw FormatError("a leaf of \(count) rows in \(bytes.count) bytes") }
+        count = try Self.readHeader(&reader, columns: types.count)
         times = try Integers(section: RawSection(&reader, rows: count), rows: count)
         ids = try Texts(section: RawSection(&reader, rows: count), rows: count)
         tags = try Integers(section: RawSection(&reader, rows: count), rows: count)
@@ -65,6 +54,24 @@ package struct LeafView: RowAccess {
         columns.reserveCapacity(types.count)
         for type in types { columns.append(try Column(RawSection(&reader, rows: count), type: type.type, rows: count)) }
         self.columns = columns
+    }
+
+    /// How many rows a leaf has; the reader moves to its sections.
+    static func readHeader(_ reader: inout ByteReader, columns: Int) throws(FormatError) -> Int {
+        let size = reader.remaining
+        guard try reader.read(UInt8.self) == nodeKindLeaf else { throw FormatError("not a leaf") }
+        let version = try reader.read(UInt8.self)
+        guard (1...leafVersion).contains(version) else {
+            throw FormatError("leaf version \(version); this build reads versions up to \(leafVersion)")
+        }
+        let sections = Int(try reader.read(UInt16.self))
+        guard sections == 4 + columns else {
+            throw FormatError("a leaf with \(sections - 4) columns, where the view has \(columns)")
+        }
+        let count = Int(try reader.read(UInt32.self))
+        // Events differ in something, which takes a byte of each: a damaged count ends here.
+        guard count <= size else { throw FormatError("a leaf of \(count) rows in \(size) bytes") }
+        return count
     }
 
     /// The first and the last event time of a leaf; nil for one without rows.
@@ -81,24 +88,11 @@ package struct LeafView: RowAccess {
     package func tag(_ row: Int) -> UInt32 { UInt32(truncatingIfNeeded: tags[row]) }
     package func filterBits(_ row: Int) -> UInt64 { UInt64(bitPattern: filters[row]) }
     package func withID<R>(_ row: Int, _ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R { try ids.with(row, body) }
-    package func isNull(_ row: Int, column: Int) -> Bool {
-        guard let nulls = columns[column].nulls else { return false }
-        return nulls[row / 8] & (1 << UInt8(row % 8)) != 0
-    }
-    package func int64(_ row: Int, column: Int) -> Int64 {
-        if case .integers(let integers) = columns[column].values { return integers[row] }
-        return 0
-    }
-    package func float64(_ row: Int, column: Int) -> Double {
-        switch columns[column].values {
-        case .doubles(let raw): return Double(bitPattern: UInt64(littleEndian: raw.loadUnaligned(fromByteOffset: row * 8, as: UInt64.self)))
-        case .decimals(let integers, let decimals): return Double(integers[row]) / powersOfTen[decimals]
-        default: return 0
-        }
-    }
+    package func isNull(_ row: Int, column: Int) -> Bool { columns[column].isNull(row) }
+    package func int64(_ row: Int, column: Int) -> Int64 { columns[column].int64(row) }
+    package func float64(_ row: Int, column: Int) -> Double { columns[column].float64(row) }
     package func withText<R>(_ row: Int, column: Int, _ body: (UnsafeRawBufferPointer) -> R) -> R {
-        if case .texts(let texts) = columns[column].values { return texts.with(row, body) }
-        return body(UnsafeRawBufferPointer(start: nil, count: 0))
+        columns[column].withText(row, body)
     }
 
     /// All rows, copied.
@@ -124,6 +118,11 @@ package struct LeafView: RowAccess {
             body = ByteReader(try reader.readRaw(Int(try reader.read(UInt32.self))))
             nulls = encoding & LeafEncoding.nullFlag != 0 ? try body.readRaw((rows + 7) / 8) : nil
             self.encoding = encoding & ~LeafEncoding.nullFlag
+        }
+
+        static func skip(_ reader: inout ByteReader) throws(FormatError) {
+            _ = try reader.readRaw(2)
+            _ = try reader.readRaw(Int(try reader.read(UInt32.self)))
         }
     }
 
@@ -282,6 +281,30 @@ package struct LeafView: RowAccess {
         }
         let nulls: UnsafeRawBufferPointer?
         let values: Values
+
+        func isNull(_ row: Int) -> Bool {
+            guard let nulls else { return false }
+            return nulls[row / 8] & (1 << UInt8(row % 8)) != 0
+        }
+
+        func int64(_ row: Int) -> Int64 {
+            if case .integers(let integers) = values { return integers[row] }
+            return 0
+        }
+
+        func float64(_ row: Int) -> Double {
+            switch values {
+            case .doubles(let raw):
+                Double(bitPattern: UInt64(littleEndian: raw.loadUnaligned(fromByteOffset: row * 8, as: UInt64.self)))
+            case .decimals(let integers, let decimals): Double(integers[row]) / powersOfTen[decimals]
+            default: 0
+            }
+        }
+
+        func withText<R>(_ row: Int, _ body: (UnsafeRawBufferPointer) -> R) -> R {
+            if case .texts(let texts) = values { return texts.with(row, body) }
+            return body(UnsafeRawBufferPointer(start: nil, count: 0))
+        }
 
         func all(_ rows: Int, type: ColumnType) -> ColumnBuffer {
             let flags: [Bool] = if let nulls { (0..<rows).map { nulls[$0 / 8] & (1 << UInt8($0 % 8)) != 0 } } else { [] }

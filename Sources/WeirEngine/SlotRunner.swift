@@ -1,26 +1,29 @@
 import WeirAlgebra
 import WeirDefinitions
 
-/// Does one slot's work over whole leaves, tiles and windows, so that an existential is opened once a call, not once an event.
+/// Does one slot's work over whole leaves and tiles, so that an existential is opened once a call, not once an event.
 protocol SlotRunner: Sendable {
     /// The encoded partial of `old` (nil: no events) and `rows`.
     func adding(_ rows: EventRows, _ range: Range<Int>, to old: UnsafeRawBufferPointer?, into writer: inout ByteWriter)
         throws(FormatError)
     /// The encoded merge of two encoded partials.
     func merging(_ a: UnsafeRawBufferPointer, _ b: UnsafeRawBufferPointer, into writer: inout ByteWriter) throws(FormatError)
+    /// Makes features of the slot.
+    ///
+    /// - Parameter features: each with its window, its place among the results, and the aggregation that makes its value.
+    func evaluator(_ features: [SlotFeature]) -> any SlotEvaluator
 }
 
-/// A part of a window: a stored partial, or rows of a stored leaf or in memory.
-enum Segment {
-    case tile(TileView)
-    case leaf(LeafBox, Range<Int>)
-    case rows(EventRows, Range<Int>)
+struct SlotFeature {
+    let window: Int
+    let result: Int
+    let aggregation: any Aggregation
 }
 
-/// A leaf that several windows have a part of.
-final class LeafBox {
-    let leaf: LeafView
-    init(_ leaf: LeafView) { self.leaf = leaf }
+/// Evaluates the features of one slot.
+protocol SlotEvaluator: Sendable {
+    /// Folds the scratch's pieces, band by band, and finishes each feature when its window is complete.
+    func evaluate(_ scratch: EvaluationScratch, columns: [ViewPlan.Column], slots: Int, at time: EventTime) throws(FormatError)
 }
 
 struct TypedSlotRunner<A: Accumulation>: SlotRunner {
@@ -58,27 +61,31 @@ struct TypedSlotRunner<A: Accumulation>: SlotRunner {
         return try accumulation.decode(&reader)
     }
 
-    func partial(of segments: [Segment]) throws(FormatError) -> A.Partial {
-        var partial = accumulation.empty
-        for segment in segments {
-            switch segment {
-            case .tile(let tile): accumulation.merge(try decode(tile.partial(index)), into: &partial)
-            case .leaf(let box, let range): foldLeaf(box.leaf, range, into: &partial)
-            case .rows(let rows, let range): fold(rows, range, into: &partial)
-            }
+    func evaluator(_ features: [SlotFeature]) -> any SlotEvaluator { TypedSlotEvaluator(self, features) }
+
+    @inline(__always)
+    func fold(
+        _ piece: Piece, _ rows: [EventRows], columns: [ViewPlan.Column], slots: Int, into partial: inout A.Partial
+    ) throws(FormatError) {
+        switch piece.source {
+        case .tile(let bytes): accumulation.merge(try decode(TileView(bytes, slots: slots).partial(index)), into: &partial)
+        case .leaf(let bytes):
+            // Counting all rows needs none of them.
+            let leaf = try LeafColumn(bytes, columns: columns, column: column, identities: A.usesIDs, filters: filter != nil)
+            foldLeaf(leaf, piece.range, into: &partial)
+        case .rows(let number): fold(rows[number], piece.range, into: &partial)
         }
-        return partial
     }
 
     /// The same over a stored leaf: numbers are read by their column's form, which is looked at once.
-    private func foldLeaf(_ leaf: LeafView, _ range: Range<Int>, into partial: inout A.Partial) {
-        guard !A.usesIDs, filter == nil, let column, leaf.columns[column].nulls == nil else { return fold(leaf, range, into: &partial) }
+    private func foldLeaf(_ leaf: LeafColumn, _ range: Range<Int>, into partial: inout A.Partial) {
+        guard !A.usesIDs, filter == nil, let column = leaf.column, column.nulls == nil else { return fold(leaf, range, into: &partial) }
         func add(_ row: Int, _ value: A.Input) {
             accumulation.add(
                 value, at: EventPosition(time: EventTime(microseconds: leaf.times[row]), id: UnsafeRawBufferPointer(start: nil, count: 0)),
                 to: &partial)
         }
-        switch (A.Input.columnType, leaf.columns[column].values) {
+        switch (A.Input.columnType, column.values) {
         case (.float64, .decimals(let integers, let decimals)):
             let scale = powersOfTen[decimals]
             for row in range { add(row, A.Input.column(float64: Double(integers[row]) / scale)) }
@@ -144,14 +151,6 @@ struct TypedSlotRunner<A: Accumulation>: SlotRunner {
     }
 }
 
-/// The features that share a slot and a window: their partial is made once.
-protocol WindowGroup: Sendable {
-    var window: Int { get }
-    func evaluate(
-        _ segments: [Segment], at time: EventTime, into results: inout [FeatureResult]
-    ) throws(FormatError)
-}
-
 /// A feature's value and why it is so.
 package struct FeatureResult: Sendable, Hashable {
     package var value: FeatureValue
@@ -163,24 +162,32 @@ package struct FeatureResult: Sendable, Hashable {
     }
 }
 
-final class TypedWindowGroup<A: Accumulation>: WindowGroup {
-    let window: Int
-    let runner: TypedSlotRunner<A>
-    private let finalizers: [(feature: Int, finalizer: any Finalizer)]
+private final class TypedSlotEvaluator<A: Accumulation>: SlotEvaluator {
+    private let runner: TypedSlotRunner<A>
+    private let features: [(window: Int, result: Int, finalizer: any Finalizer)]
 
-    init(window: Int, runner: TypedSlotRunner<A>, features: [(feature: Int, aggregation: any Aggregation)]) {
-        self.window = window
+    init(_ runner: TypedSlotRunner<A>, _ features: [SlotFeature]) {
         self.runner = runner
         // The planner put these aggregations here because their accumulator equals the runner's.
-        finalizers = features.map { ($0, finalizer($1)) }
+        self.features = features.map { ($0.window, $0.result, finalizer($0.aggregation)) }
     }
 
-    func evaluate(
-        _ segments: [Segment], at time: EventTime, into results: inout [FeatureResult]
-    ) throws(FormatError) {
-        let partial = try runner.partial(of: segments)
-        withUnsafePointer(to: partial) { partial in
-            for (feature, finalizer) in finalizers { results[feature] = finalizer.result(of: UnsafeRawPointer(partial), at: time) }
+    func evaluate(_ scratch: EvaluationScratch, columns: [ViewPlan.Column], slots: Int, at time: EventTime) throws(FormatError) {
+        var partial = runner.accumulation.empty
+        var missing = features.count
+        var next = 0
+        for (number, band) in scratch.bands.enumerated() {
+            while next < scratch.pieces.count, scratch.pieces[next].band == number {
+                try runner.fold(scratch.pieces[next], scratch.rows, columns: columns, slots: slots, into: &partial)
+                next += 1
+            }
+            for feature in features where feature.window == band.window {
+                scratch.results[feature.result] = withUnsafePointer(to: partial) {
+                    feature.finalizer.result(of: UnsafeRawPointer($0), at: time)
+                }
+                missing -= 1
+            }
+            if missing == 0 { return }
         }
     }
 }
@@ -227,11 +234,12 @@ private func finalizer(_ aggregation: any Aggregation) -> any Finalizer {
     }
 }
 
-/// The machinery of one view: a runner a slot, a group a (slot, window).
+/// The machinery of one view: a runner a slot.
 package final class ViewRuntime: Sendable {
     package let plan: ViewPlan
     let runners: [any SlotRunner]
-    let groups: [any WindowGroup]
+    /// Evaluates all features.
+    package let allFeatures: EvaluationPlan
 
     /// The slots that windows over everything need.
     let lifetimeSlots: Set<Int>
@@ -252,24 +260,12 @@ package final class ViewRuntime: Sendable {
                     nil
                 }
             })
-        var runners: [any SlotRunner] = []
-        var groups: [any WindowGroup] = []
-        for (index, slot) in plan.slots.enumerated() {
-            func open<A: Accumulation>(_ accumulation: A) {
-                let runner = TypedSlotRunner(accumulation, index: index, column: slot.column, filter: slot.filter)
-                runners.append(runner)
-                for window in plan.windows.indices {
-                    var features: [(feature: Int, aggregation: any Aggregation)] = []
-                    for (number, feature) in plan.features.enumerated() {
-                        if case .aggregate(index, window, let aggregation) = feature.computation {
-                            features.append((number, aggregation))
-                        }
-                    }
-                    if !features.isEmpty { groups.append(TypedWindowGroup(window: window, runner: runner, features: features)) }
-                }
+        runners = plan.slots.enumerated().map { index, slot in
+            func open<A: Accumulation>(_ accumulation: A) -> any SlotRunner {
+                TypedSlotRunner(accumulation, index: index, column: slot.column, filter: slot.filter)
             }
             // Spelled out so that the compiler makes code of its own for the common ones, where `open` alone goes through witnesses.
-            switch slot.accumulation {
+            return switch slot.accumulation {
             case let known as CountAccumulation<Bool>: open(known)
             case let known as SumAccumulation<Double>: open(known)
             case let known as SumAccumulation<Int64>: open(known)
@@ -283,7 +279,9 @@ package final class ViewRuntime: Sendable {
             default: open(slot.accumulation)
             }
         }
-        self.runners = runners
-        self.groups = groups
+        allFeatures = EvaluationPlan(plan, runners, features: Array(plan.features.indices))
     }
+
+    /// Evaluates some features alone: what others need is not done.
+    package func evaluation(of features: [Int]) -> EvaluationPlan { EvaluationPlan(plan, runners, features: features) }
 }

@@ -3,8 +3,8 @@ import WeirDefinitions
 
 /// Where a lookup finds an entity's events: the online store's nodes, or rows that were read from history.
 protocol Timeline {
-    /// The parts that make up `[start, end)`.
-    func segments(from start: Int64, to end: Int64) throws -> [Segment]
+    /// Adds the pieces that make up the scratch's bands, in their order.
+    func addPieces(to scratch: EvaluationScratch) throws
     /// Calls `body` with event times before `end`, latest first, until it returns false.
     func forEachTimeDescending(before end: Int64, _ body: (Int64) -> Bool) throws
     func contains(time: Int64, id: UnsafeRawBufferPointer, tag: UInt32) throws -> Bool
@@ -17,63 +17,73 @@ protocol Timeline {
 struct NodeTimeline: Timeline {
     let view: ViewRuntime
     let nodes: any NodeReading
-    /// The events that are in no node.
-    private let head: LeafBox?
+    /// The leaf of the events that are in no node.
+    private let head: UnsafeRawBufferPointer?
     private let hasTree: Bool
 
     init(view: ViewRuntime, nodes: any NodeReading) throws {
         self.view = view
         self.nodes = nodes
-        let head = try nodes.head().map { try HeadView($0, columns: view.plan.columns) }
-        self.head = head?.leaf.map { LeafBox($0) }
-        // A store that an earlier build made has trees alone.
-        hasTree = head?.hasTree ?? true
+        guard let bytes = try nodes.head() else {
+            head = nil
+            // A store that an earlier build made has trees alone.
+            hasTree = true
+            return
+        }
+        (hasTree, head) = try HeadView.parts(bytes)
     }
 
-    private func leaf(_ node: Node) throws(FormatError) -> LeafView { try LeafView(node.bytes, columns: view.plan.columns) }
+    private func leaf(_ bytes: UnsafeRawBufferPointer, identities: Bool = false) throws(FormatError) -> LeafColumn {
+        try LeafColumn(bytes, columns: view.plan.columns, identities: identities)
+    }
 
-    func segments(from start: Int64, to end: Int64) throws -> [Segment] {
-        guard start < end else { return [] }
-        var segments: [Segment] = []
-        let first = biased(start)
-        let last = biased(end) - 1
+    func addPieces(to scratch: EvaluationScratch) throws {
+        if let head { scratch.add(try leaf(head), .leaf(head)) }
+        if hasTree {
+            try addNodes(to: scratch)
+            scratch.sortPieces()
+        }
+    }
+
+    /// Goes through the nodes once, in the order of time, from the earliest band to the latest.
+    private func addNodes(to scratch: EvaluationScratch) throws {
+        guard let earliest = scratch.bands.last, let latest = scratch.bands.first, earliest.start < latest.end else { return }
+        let first = biased(earliest.start)
+        let last = biased(latest.end) - 1
         // A tile that reaches before the base time also holds events which the base record has.
         var firstWhole = first
-        if start == .min, let base = try nodes.base() {
-            let tile = try TileView(base, slots: view.runners.count)
-            segments.append(.tile(tile))
-            firstWhole = biased(tile.baseTime ?? .min)
+        if earliest.start == .min, let base = try nodes.base() {
+            scratch.add(scratch.bands.count - 1, .tile(base))
+            firstWhole = biased(try TileView(base, slots: view.runners.count).baseTime ?? .min)
         }
-        if let head {
-            let range = head.leaf.lowerBound(start)..<head.leaf.lowerBound(end)
-            if !range.isEmpty { segments.append(.leaf(head, range)) }
-        }
-        guard hasTree else { return segments }
+        var number = scratch.bands.count - 1
         var position = NodeKey.whole
         while let node = try nodes.seek(position), node.key.start <= last {
             var next = node.key.afterSpan
             if node.key.last >= first {
                 if !node.isTile {
-                    let leaf = try leaf(node)
-                    let range = leaf.lowerBound(start)..<leaf.lowerBound(end)
-                    if !range.isEmpty { segments.append(.leaf(LeafBox(leaf), range)) }
-                } else if firstWhole <= node.key.start, node.key.last <= last {
-                    segments.append(.tile(try TileView(node.bytes, slots: view.runners.count)))
+                    scratch.add(try leaf(node.bytes), .leaf(node.bytes))
                 } else {
-                    next = node.key.next
+                    while number > 0, biased(scratch.bands[number].end) <= node.key.start { number -= 1 }
+                    let band = scratch.bands[number]
+                    if max(biased(band.start), firstWhole) <= node.key.start, band.end > .min, node.key.last <= biased(band.end) - 1 {
+                        scratch.add(number, .tile(node.bytes))
+                    } else {
+                        next = node.key.next
+                    }
                 }
             }
             guard let next else { break }
             position = next
         }
-        return segments
     }
 
     func forEachTimeDescending(before end: Int64, _ body: (Int64) -> Bool) throws {
         guard end > .min else { return }
-        var row = head?.leaf.lowerBound(end) ?? 0
+        let head = try head.map { bytes throws(FormatError) in try leaf(bytes) }
+        var row = head?.lowerBound(end) ?? 0
         func headRows(after time: Int64) -> Bool {
-            while row > 0, let last = head?.leaf.time(row - 1), last >= time {
+            while row > 0, let last = head?.time(row - 1), last >= time {
                 row -= 1
                 if !body(last) { return false }
             }
@@ -87,7 +97,7 @@ struct NodeTimeline: Timeline {
         var position = NodeKey(start: biased(end), level: NodeKey.levelMax)
         while let node = try nodes.seekBefore(position) {
             if !node.isTile {
-                let leaf = try leaf(node)
+                let leaf = try leaf(node.bytes)
                 for row in (0..<leaf.lowerBound(end)).reversed() {
                     let time = leaf.time(row)
                     if !headRows(after: time) || !body(time) { return }
@@ -99,16 +109,16 @@ struct NodeTimeline: Timeline {
     }
 
     func contains(time: Int64, id: UnsafeRawBufferPointer, tag: UInt32) throws -> Bool {
-        if let head, head.leaf.contains(time: time, id: id, tag: tag) { return true }
+        if let head, try leaf(head, identities: true).contains(time: time, id: id, tag: tag) { return true }
         guard hasTree else { return false }
         var position: NodeKey = NodeKey(start: biased(time), level: 0)
         // The node itself, or the one before it, is the leaf whose span holds the time, if there is one.
         if let node = try nodes.seek(position), node.key == position, !node.isTile {
-            return try leaf(node).contains(time: time, id: id, tag: tag)
+            return try leaf(node.bytes, identities: true).contains(time: time, id: id, tag: tag)
         }
         while let node = try nodes.seekBefore(position) {
             if !node.isTile {
-                return node.key.contains(biased(time)) ? try leaf(node).contains(time: time, id: id, tag: tag) : false
+                return node.key.contains(biased(time)) ? try leaf(node.bytes, identities: true).contains(time: time, id: id, tag: tag) : false
             }
             position = node.key
         }
@@ -131,9 +141,9 @@ struct NodeTimeline: Timeline {
 struct RowsTimeline: Timeline {
     let rows: EventRows
 
-    func segments(from start: Int64, to end: Int64) -> [Segment] {
-        let range = rows.lowerBound(start)..<max(rows.lowerBound(start), rows.lowerBound(end))
-        return range.isEmpty ? [] : [.rows(rows, range)]
+    func addPieces(to scratch: EvaluationScratch) {
+        scratch.rows.append(rows)
+        scratch.add(rows, .rows(scratch.rows.count - 1))
     }
 
     func forEachTimeDescending(before end: Int64, _ body: (Int64) -> Bool) {

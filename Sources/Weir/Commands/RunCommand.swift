@@ -23,12 +23,15 @@ struct ServerOptions: ParsableArguments {
     var clock: ClockKind = ClockKind(rawValue: Environment.string("clock") ?? "") ?? .wall
     @Option(help: ArgumentHelp("How long a session that the server holds lives after its last event.", valueName: "seconds"))
     var sessionTtl: Int = Environment.int("session-ttl") ?? 1_800
+    @Option(help: ArgumentHelp("Threads that answer lookups.", valueName: "count"))
+    var threads: Int = Environment.int("threads") ?? 2
     @Option(name: .customLong("password"), help: ArgumentHelp("A password that clients must give with AUTH.", valueName: "password"))
     var passwordOption: String?
     var password: String? { passwordOption ?? Environment.string("password") }
 
     func validate() throws {
         for port in [port, http] where !(0...65_535).contains(port) { throw ValidationError("there is no port \(port)") }
+        if !(1...256).contains(threads) { throw ValidationError("--threads must be between 1 and 256") }
         if sessionTtl <= 0 { throw ValidationError("--session-ttl must be positive") }
     }
 }
@@ -36,8 +39,6 @@ struct ServerOptions: ParsableArguments {
 /// Both ports, and the signals that end the process.
 final class Service: Sendable {
     private let failure = Mutex<(any Error)?>(nil)
-    /// Event loops of the lookups' port.
-    let threadCount = 2
 
     /// Must be called before any other thread is started, so that the signals reach `waitForSignal` alone.
     static func blockSignals() {
@@ -62,7 +63,7 @@ final class Service: Sendable {
         quiet.logLevel = .critical
         let httpLogger = quiet
         var configuration = RESPServer.Configuration()
-        configuration.threadCount = threadCount
+        configuration.threadCount = options.threads
         configuration.host = options.bind
         configuration.port = options.port
         configuration.password = options.password
@@ -133,7 +134,7 @@ struct ServeCommand: ParsableCommand {
         Service.blockSignals()
         let service = Service()
         let lookups = try openLookups(data, clock: server.clock, sessionSeconds: server.sessionTtl)
-        try service.serve(ServerBackend(lookups: lookups, pushLog: nil, executors: service.threadCount), server)
+        try service.serve(ServerBackend(lookups: lookups, pushLog: nil, executors: server.threads), server)
     }
 }
 
@@ -240,7 +241,7 @@ struct RunCommand: ParsableCommand {
         let lookups = LookupService(
             catalog: catalog, store: writer.store, history: writer.reader,
             sessions: SessionStore(timeToLive: .seconds(server.sessionTtl)), clock: lookupClock(server.clock))
-        let served = Result { try service.serve(ServerBackend(lookups: lookups, pushLog: pushLog, executors: service.threadCount), server) }
+        let served = Result { try service.serve(ServerBackend(lookups: lookups, pushLog: pushLog, executors: server.threads), server) }
         // What was acknowledged or read is taken in before the process ends.
         pushLog.stop()
         push.waitUntilDone()

@@ -1,0 +1,73 @@
+import WeirAlgebra
+
+// Windows that end at the same time lie in each other: the last hour in the last day, that in the last week. So time is cut into bands at
+// their starts, and a slot's partial grows from the shortest window to the longest: each event is folded once for all of them.
+
+/// The part of a window that the next shorter one does not have: `[start, end)`.
+struct Band {
+    /// Of the view's windows.
+    let window: Int
+    let start: Int64
+    let end: Int64
+    /// The same end for the session's rows, which count also at exactly the time asked for.
+    let overlayEnd: Int64
+}
+
+/// A part of a band: a stored partial, or rows of a stored leaf or in memory.
+struct Piece {
+    enum Source {
+        case tile(UnsafeRawBufferPointer)
+        case leaf(UnsafeRawBufferPointer)
+        /// One of the scratch's `rows`.
+        case rows(Int)
+    }
+
+    let band: Int
+    let source: Source
+    /// Empty for a tile.
+    let range: Range<Int>
+}
+
+/// Memory that evaluations are made in, so that one costs no allocation. For one thread, any number of evaluations of any views.
+package final class EvaluationScratch {
+    /// In the order of the evaluated features.
+    package internal(set) var results: [FeatureResult] = []
+    var bands: [Band] = []
+    /// In the order of their bands.
+    var pieces: [Piece] = []
+    var rows: [EventRows] = []
+
+    package init() {}
+
+    func begin() {
+        bands.removeAll(keepingCapacity: true)
+        pieces.removeAll(keepingCapacity: true)
+    }
+
+    func add(_ band: Int, _ source: Piece.Source, _ range: Range<Int> = 0..<0) {
+        pieces.append(Piece(band: band, source: source, range: range))
+    }
+
+    /// Adds the parts of rows that lie in the bands.
+    ///
+    /// - Parameter end: of the band of this number.
+    func add(_ rows: some RowAccess, _ source: Piece.Source, end: (Band) -> Int64 = \.end) {
+        var upper = rows.count
+        for (number, band) in bands.enumerated() {
+            // The first band ends where all of them do.
+            if number == 0 { upper = rows.lowerBound(end(band)) }
+            let lower = rows.lowerBound(band.start, in: 0..<upper)
+            if lower < upper { add(number, source, lower..<upper) }
+            upper = lower
+            if upper == 0 { return }
+        }
+    }
+
+    /// After pieces were added in another order than that of their bands.
+    func sortPieces() {
+        guard pieces.count > 1 else { return }
+        for index in 1..<pieces.count where pieces[index].band < pieces[index - 1].band {
+            return pieces.sort { $0.band < $1.band }
+        }
+    }
+}
