@@ -34,6 +34,17 @@ public enum ValueStatus: String, Sendable, Hashable {
     case overflow = "OVERFLOW"
 }
 
+/// A feature's value and why it is so.
+public struct FeatureResult: Sendable, Hashable {
+    public var value: FeatureValue
+    public var status: ValueStatus
+
+    public init(_ value: FeatureValue, _ status: ValueStatus) {
+        self.value = value
+        self.status = status
+    }
+}
+
 /// What type a feature has on the wire and in files.
 public enum FeatureType: String, Sendable, Hashable {
     case int, double, bool, string

@@ -127,16 +127,40 @@ package final class ServicePlan: Sendable {
     package let joins: [Join]
     package let outputs: [Output]
     package let decode: @Sendable (RecordBatch, Int) throws(RecordError) -> any Sendable
+    package let makeDecoder: @Sendable () -> any RequestDecoding
 
     init(
         name: String, requestSchema: RecordSchema, joins: [Join], outputs: [Output],
-        decode: @escaping @Sendable (RecordBatch, Int) throws(RecordError) -> any Sendable
+        decode: @escaping @Sendable (RecordBatch, Int) throws(RecordError) -> any Sendable,
+        makeDecoder: @escaping @Sendable () -> any RequestDecoding
     ) {
         self.name = name
         self.requestSchema = requestSchema
         self.joins = joins
         self.outputs = outputs
         self.decode = decode
+        self.makeDecoder = makeDecoder
+    }
+}
+
+/// Decodes a service's requests one after another, in memory of its own. For one thread.
+package protocol RequestDecoding: AnyObject {
+    /// - Throws: `RecordError` that names the field and says what is wrong.
+    func decode(_ json: UnsafeRawBufferPointer) throws(RecordError) -> any Sendable
+}
+
+private final class RequestDecoder<Request: Codable & Sendable>: RequestDecoding {
+    private var parser: JSONRecordParser
+    private var decoder: RecordDecoder
+
+    init(_ schema: RecordSchema) {
+        parser = JSONRecordParser(schema: schema, unknownFields: .rejected)
+        decoder = RecordDecoder(schema: schema)
+    }
+
+    func decode(_ json: UnsafeRawBufferPointer) throws(RecordError) -> any Sendable {
+        try decoder.load(json, &parser)
+        return try decoder.decode(Request.self, row: 0)
     }
 }
 
@@ -227,11 +251,12 @@ private func makeServicePlan<S: FeatureService>(
     }
     if outputs.isEmpty { throw DefinitionError("service \(S.name) has no outputs") }
 
-    return ServicePlan(name: S.name, requestSchema: schema, joins: joins, outputs: outputs) {
-        batch, row throws(RecordError) in
-        var decoder = RecordDecoder(schema: schema)
-        return try decoder.decode(S.Request.self, from: batch, row: row)
-    }
+    return ServicePlan(
+        name: S.name, requestSchema: schema, joins: joins, outputs: outputs,
+        decode: { batch, row throws(RecordError) in
+            var decoder = RecordDecoder(schema: schema)
+            return try decoder.decode(S.Request.self, from: batch, row: row)
+        }, makeDecoder: { RequestDecoder<S.Request>(schema) })
 }
 
 private func makeView(_ type: any FeatureView.Type) -> any FeatureView { type.init() }

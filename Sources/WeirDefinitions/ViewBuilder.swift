@@ -74,6 +74,8 @@ struct TypedView<Source: Event>: Sendable {
             closedWindows: try V.closedWindows.map { policy throws(DefinitionError) in
                 try ClosedWindowPlan(policy, view: V.name, windows: windows)
             }, updatesTopic: V.updatesTopic,
+            keyForm: V.Subject.ID.self == String.self
+                ? .text : V.Subject.ID.self == Int.self || V.Subject.ID.self == Int64.self ? .integer : .other,
             canonicalKey: { V.Subject.ID(keyText: $0)?.keyText })
     }
 

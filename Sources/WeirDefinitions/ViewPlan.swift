@@ -50,11 +50,21 @@ package final class ViewPlan: Sendable {
     package let updatesTopic: String?
     /// A client's spelling of a key to the canonical one; nil for text that is no key of this entity.
     package let canonicalKey: @Sendable (String) -> String?
+    private let keyForm: KeyForm
+
+    /// Spellings of keys that can be read in place.
+    package enum KeyForm: Sendable {
+        /// Any text is a key.
+        case text
+        /// Digits, perhaps with leading zeros.
+        case integer
+        case other
+    }
 
     package init(
         name: String, entity: String, keyTypeName: String, stream: String, columns: [Column], filterCount: Int,
         slots: [Slot], windows: [Window], features: [Feature], closedWindows: ClosedWindowPlan?, updatesTopic: String?,
-        canonicalKey: @escaping @Sendable (String) -> String?
+        keyForm: KeyForm, canonicalKey: @escaping @Sendable (String) -> String?
     ) {
         self.name = name
         self.entity = entity
@@ -68,7 +78,31 @@ package final class ViewPlan: Sendable {
         featureNumbers = Dictionary(features.enumerated().map { ($1.name, $0) }, uniquingKeysWith: { first, _ in first })
         self.closedWindows = closedWindows
         self.updatesTopic = updatesTopic
+        self.keyForm = keyForm
         self.canonicalKey = canonicalKey
+    }
+
+    /// Hands over the canonical form of a key as a client spelled it. The common spellings take no allocation.
+    ///
+    /// - Returns: nil for bytes that are no key of this entity.
+    package func withCanonicalKey<R>(
+        _ spelled: UnsafeRawBufferPointer, _ body: (UnsafeRawBufferPointer) throws -> R
+    ) rethrows -> R? {
+        switch keyForm {
+        case .integer:
+            // Up to 18 digits fit into 64 bits; the rest goes the way of all other spellings.
+            if !spelled.isEmpty, spelled.count <= 18, spelled.allSatisfy({ $0 &- 48 <= 9 }) {
+                var start = 0
+                while start < spelled.count - 1, spelled[start] == 48 { start += 1 }
+                return try body(UnsafeRawBufferPointer(rebasing: spelled[start...]))
+            }
+        case .text:
+            if spelled.allSatisfy({ $0 < 0x80 }) { return try body(spelled) }
+        case .other: break
+        }
+        guard let text = String(validating: spelled, as: UTF8.self), let key = canonicalKey(text) else { return nil }
+        let bytes = Array(key.utf8)
+        return try bytes.withUnsafeBytes(body)
     }
 
     package func feature(named name: String) -> Int? { featureNumbers[name] }

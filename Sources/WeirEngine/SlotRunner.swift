@@ -151,17 +151,6 @@ struct TypedSlotRunner<A: Accumulation>: SlotRunner {
     }
 }
 
-/// A feature's value and why it is so.
-package struct FeatureResult: Sendable, Hashable {
-    package var value: FeatureValue
-    package var status: ValueStatus
-
-    package init(_ value: FeatureValue, _ status: ValueStatus) {
-        self.value = value
-        self.status = status
-    }
-}
-
 private final class TypedSlotEvaluator<A: Accumulation>: SlotEvaluator {
     private let runner: TypedSlotRunner<A>
     private let features: [(window: Int, result: Int, finalizer: any Finalizer)]

@@ -39,23 +39,20 @@ struct NodeTimeline: Timeline {
 
     func addPieces(to scratch: EvaluationScratch) throws {
         if let head { scratch.add(try leaf(head), .leaf(head)) }
-        if hasTree {
-            try addNodes(to: scratch)
-            scratch.sortPieces()
+        guard let earliest = scratch.bands.last, let latest = scratch.bands.first, earliest.start < latest.end else { return }
+        var firstWhole = earliest.start
+        if earliest.start == .min, let base = try nodes.base() {
+            scratch.add(scratch.bands.count - 1, .tile(base))
+            firstWhole = try TileView(base, slots: view.runners.count).baseTime ?? .min
         }
+        if hasTree { try addNodes(from: biased(earliest.start), firstWhole: biased(firstWhole), to: biased(latest.end) - 1, scratch) }
+        scratch.sortPieces()
     }
 
     /// Goes through the nodes once, in the order of time, from the earliest band to the latest.
-    private func addNodes(to scratch: EvaluationScratch) throws {
-        guard let earliest = scratch.bands.last, let latest = scratch.bands.first, earliest.start < latest.end else { return }
-        let first = biased(earliest.start)
-        let last = biased(latest.end) - 1
-        // A tile that reaches before the base time also holds events which the base record has.
-        var firstWhole = first
-        if earliest.start == .min, let base = try nodes.base() {
-            scratch.add(scratch.bands.count - 1, .tile(base))
-            firstWhole = biased(try TileView(base, slots: view.runners.count).baseTime ?? .min)
-        }
+    ///
+    /// - Parameter firstWhole: a tile that reaches before it also holds events which the base record has.
+    private func addNodes(from first: UInt64, firstWhole: UInt64, to last: UInt64, _ scratch: EvaluationScratch) throws {
         var number = scratch.bands.count - 1
         var position = NodeKey.whole
         while let node = try nodes.seek(position), node.key.start <= last {
@@ -118,7 +115,8 @@ struct NodeTimeline: Timeline {
         }
         while let node = try nodes.seekBefore(position) {
             if !node.isTile {
-                return node.key.contains(biased(time)) ? try leaf(node.bytes, identities: true).contains(time: time, id: id, tag: tag) : false
+                return node.key.contains(biased(time))
+                    ? try leaf(node.bytes, identities: true).contains(time: time, id: id, tag: tag) : false
             }
             position = node.key
         }

@@ -24,14 +24,20 @@ package struct SessionEvents: Sendable {
 
     /// The rows that are about one entity of a view, in order; nil where there are none.
     package func rows(of view: ViewPlan, viewIndex: Int, key: String) -> EventRows? {
-        var rows = EventRows(columns: view.columns)
+        var key = key
+        return key.withUTF8 { rows(of: view, viewIndex: viewIndex, key: UnsafeRawBufferPointer($0)) }
+    }
+
+    package func rows(of view: ViewPlan, viewIndex: Int, key: UnsafeRawBufferPointer) -> EventRows? {
+        var found: EventRows?
         for batch in batches where batch.records.schema.name == view.stream {
             let keys = batch.views[viewIndex].keys
-            for row in 0..<batch.count where !keys.isNull(row) && keys.withText(row, { $0.elementsEqual(key.utf8) }) {
-                rows.append(batch, view: viewIndex, row: row)
+            for row in 0..<batch.count where !keys.isNull(row) && keys.withText(row, { compareBytes($0, key) == 0 }) {
+                if found == nil { found = EventRows(columns: view.columns) }
+                found!.append(batch, view: viewIndex, row: row)
             }
         }
-        return rows.isEmpty ? nil : rows.sorted()
+        return found?.sorted()
     }
 
     package func countAfter(_ time: EventTime) -> Int {
@@ -39,15 +45,110 @@ package struct SessionEvents: Sendable {
     }
 }
 
-/// One answered request.
+/// What an answered request says besides the worker's `results`.
 package struct Answer: Sendable {
-    /// In the order of the service's outputs.
-    package var results: [FeatureResult]
     package var asOf: EventTime
-    /// For each join of the service, the latest event that could count.
-    package var latestEvents: [EventTime?]
     package var sessionEventsIgnored: Int
     package var sessionEventsKnown: Int
+}
+
+/// What one thread needs to answer lookups one after another: snapshots of the store, which last until `endBatch`, and memory.
+package final class LookupWorker {
+    package let reader: OnlineStore.Reader
+    /// Of the last answer, in the order of the service's outputs or of the features that were asked for.
+    package fileprivate(set) var results: [FeatureResult] = []
+    /// For each join of the last answer's service, what its evaluation said; nil where the request has no key.
+    fileprivate var outcomes: [(key: String, outcome: EvaluationOutcome)?] = []
+    private var scratches: [EvaluationScratch] = []
+    private var decoders: [ObjectIdentifier: any RequestDecoding] = [:]
+
+    fileprivate init(_ store: OnlineStore) { reader = store.openReader() }
+
+    /// Lets go of the snapshots.
+    package func endBatch() { reader.close() }
+
+    fileprivate func scratch(_ number: Int) -> EvaluationScratch {
+        while scratches.count <= number { scratches.append(EvaluationScratch()) }
+        return scratches[number]
+    }
+
+    fileprivate func decoder(_ service: ServicePlan) -> any RequestDecoding {
+        if let known = decoders[ObjectIdentifier(service)] { return known }
+        let new = service.makeDecoder()
+        decoders[ObjectIdentifier(service)] = new
+        return new
+    }
+}
+
+/// A service, made ready for lookups: what it evaluates of each view.
+package final class ServiceRuntime: Sendable {
+    package let plan: ServicePlan
+    package let names: [String]
+    fileprivate struct Join: Sendable {
+        let view: Int
+        let features: EvaluationPlan
+        let empty: [FeatureResult]
+    }
+    fileprivate enum Source: Sendable {
+        case feature(join: Int, result: Int)
+        case request(@Sendable (any Sendable) -> FeatureValue)
+    }
+    fileprivate enum Output: Sendable {
+        case feature(join: Int, result: Int)
+        case onDemand(inputs: [Source], compute: @Sendable ([FeatureValue]) -> FeatureValue)
+    }
+    fileprivate let joins: [Join]
+    fileprivate let outputs: [Output]
+
+    fileprivate init(_ plan: ServicePlan, _ catalog: CatalogPlan, _ runtimes: [ViewRuntime]) throws {
+        self.plan = plan
+        names = plan.outputs.map(\.name)
+        var features: [[Int]] = Array(repeating: [], count: plan.joins.count)
+        func place(_ join: Int, _ feature: Int) -> Int {
+            if let known = features[join].firstIndex(of: feature) { return known }
+            features[join].append(feature)
+            return features[join].count - 1
+        }
+        outputs = plan.outputs.map { output in
+            switch output.computation {
+            case .feature(let join, let feature): .feature(join: join, result: place(join, feature))
+            case .onDemand(let inputs, let compute):
+                .onDemand(
+                    inputs: inputs.map { input in
+                        switch input {
+                        case .feature(let join, let feature): .feature(join: join, result: place(join, feature))
+                        case .request(let read): .request(read)
+                        }
+                    }, compute: compute)
+            }
+        }
+        joins = try plan.joins.enumerated().map { number, join in
+            let view = catalog.views.firstIndex { $0 === join.view }!
+            let empty = try runtimes[view].emptyEvaluation(asOf: AsOf(EventTime(microseconds: 0))).results
+            return Join(view: view, features: runtimes[view].evaluation(of: features[number]), empty: features[number].map { empty[$0] })
+        }
+    }
+
+    /// The outputs from what the joins gave.
+    fileprivate func finish(
+        _ request: any Sendable, _ joined: (_ join: Int, _ result: Int) -> FeatureResult, into results: inout [FeatureResult]
+    ) {
+        results.removeAll(keepingCapacity: true)
+        for output in outputs {
+            switch output {
+            case .feature(let join, let result): results.append(joined(join, result))
+            case .onDemand(let inputs, let compute):
+                let value = compute(
+                    inputs.map { input in
+                        switch input {
+                        case .feature(let join, let result): joined(join, result).value
+                        case .request(let read): read(request)
+                        }
+                    })
+                results.append(FeatureResult(value, value == .null ? .nullValue : .present))
+            }
+        }
+    }
 }
 
 /// Answers requests: the online store's windows at the time asked for, the session's events, on-demand features.
@@ -60,15 +161,24 @@ package final class LookupService: Sendable {
     package let sessions: SessionStore
     package let clock: Clock
     private let runtimes: [ViewRuntime]
+    /// For each view its place among those of its stream.
+    private let viewIndexes: [Int]
+    private let services: [String: ServiceRuntime]
 
-    package init(catalog: CatalogPlan, store: OnlineStore, history: HistoryReader, sessions: SessionStore, clock: Clock) {
+    package init(catalog: CatalogPlan, store: OnlineStore, history: HistoryReader, sessions: SessionStore, clock: Clock) throws {
         self.catalog = catalog
         self.store = store
         self.history = history
         self.sessions = sessions
         self.clock = clock
-        runtimes = store.runtimes
+        let runtimes = store.runtimes
+        self.runtimes = runtimes
+        viewIndexes = catalog.views.map { catalog.stream(named: $0.stream)!.viewIndex($0.name)! }
+        services = Dictionary(
+            uniqueKeysWithValues: try catalog.services.map { ($0.name, try ServiceRuntime($0, catalog, runtimes)) })
     }
+
+    package func makeWorker() -> LookupWorker { LookupWorker(store) }
 
     package enum Clock: Sendable {
         case wall(@Sendable () -> EventTime)
@@ -76,15 +186,16 @@ package final class LookupService: Sendable {
         case event
     }
 
-    package func now() throws -> EventTime {
+    /// - Parameter reader: whose snapshots say what the latest event is.
+    package func now(_ reader: OnlineStore.Reader) throws -> EventTime {
         switch clock {
         case .wall(let now): return now()
-        case .event: return try (store.latestEventTime() ?? EventTime(microseconds: -1)).advanced(by: 1)
+        case .event: return try (reader.latestEventTime() ?? EventTime(microseconds: -1)).advanced(by: 1)
         }
     }
 
-    package func service(_ name: String) throws(LookupError) -> ServicePlan {
-        guard let service = catalog.service(named: name) else {
+    package func service(_ name: String) throws(LookupError) -> ServiceRuntime {
+        guard let service = services[name] else {
             let known = catalog.services.map(\.name).joined(separator: ", ")
             throw LookupError("unknown service '\(name)'; there are: \(known.isEmpty ? "none" : known)")
         }
@@ -92,12 +203,15 @@ package final class LookupService: Sendable {
     }
 
     /// Decodes a JSON request of a service.
-    package func decodeRequest(_ service: ServicePlan, _ json: [UInt8]) throws(LookupError) -> any Sendable {
-        var parser = JSONRecordParser(schema: service.requestSchema, unknownFields: .rejected)
-        var batch = RecordBatch(schema: service.requestSchema)
-        parser.append(json, to: &batch, offset: 0)
-        if let malformed = batch.malformed.first { throw LookupError("request of \(service.name): \(malformed.reason)") }
-        return try decodeRequest(service, batch, row: 0)
+    package func decodeRequest(_ service: ServiceRuntime, _ json: [UInt8], _ worker: LookupWorker) throws(LookupError) -> any Sendable {
+        let decoder = worker.decoder(service.plan)
+        let decoded: Result<any Sendable, RecordError> = json.withUnsafeBytes { json in
+            do throws(RecordError) { return .success(try decoder.decode(json)) } catch { return .failure(error) }
+        }
+        switch decoded {
+        case .success(let request): return request
+        case .failure(let error): throw LookupError("request of \(service.plan.name): \(error)")
+        }
     }
 
     package func decodeRequest(_ service: ServicePlan, _ batch: RecordBatch, row: Int) throws(LookupError) -> any Sendable {
@@ -130,45 +244,78 @@ package final class LookupService: Sendable {
         return batch
     }
 
-    /// Answers one decoded request.
+    /// Answers one decoded request: the worker's `results` are the service's outputs.
     package func answer(
-        _ service: ServicePlan, _ request: any Sendable, asOf: AsOf, session: SessionEvents, reader: borrowing OnlineStore.Reader
+        _ service: ServiceRuntime, _ request: any Sendable, asOf: AsOf, session: SessionEvents, _ worker: LookupWorker
     ) throws -> Answer {
-        var evaluations: [Evaluation] = []
-        evaluations.reserveCapacity(service.joins.count)
-        for join in service.joins {
-            let number = catalog.views.firstIndex { $0 === join.view }!
-            guard let key = join.key(request) else {
-                evaluations.append(try runtimes[number].emptyEvaluation(asOf: asOf))
+        var known = 0
+        worker.outcomes.removeAll(keepingCapacity: true)
+        for (number, join) in service.joins.enumerated() {
+            guard var key = service.plan.joins[number].key(request) else {
+                worker.outcomes.append(nil)
                 continue
             }
-            evaluations.append(try evaluate(view: number, key: key, asOf: asOf, session: session, reader: reader))
+            let outcome = try key.withUTF8 { key in
+                try evaluate(
+                    view: join.view, join.features, key: UnsafeRawBufferPointer(key), asOf: asOf, session: session, worker.reader,
+                    worker.scratch(number))
+            }
+            known += outcome.knownSessionEvents
+            worker.outcomes.append((key, outcome))
         }
-        return Answer(
-            results: service.finish(request, evaluations.map(\.results)), asOf: asOf.time,
-            latestEvents: evaluations.map(\.latestEvent), sessionEventsIgnored: session.countAfter(asOf.time),
-            sessionEventsKnown: evaluations.reduce(0) { $0 + $1.knownSessionEvents })
+        service.finish(
+            request,
+            { join, result in
+                worker.outcomes[join] == nil ? service.joins[join].empty[result] : worker.scratch(join).results[result]
+            }, into: &worker.results)
+        return Answer(asOf: asOf.time, sessionEventsIgnored: session.countAfter(asOf.time), sessionEventsKnown: known)
     }
 
-    /// All features of a view for one entity, given by its canonical key.
-    package func evaluate(
-        view number: Int, key: String, asOf: AsOf, session: SessionEvents, reader: borrowing OnlineStore.Reader
-    ) throws -> Evaluation {
+    /// For each join of the worker's last answer, the latest event that could count; nil where there is none.
+    package func latestEvents(_ service: ServiceRuntime, _ answer: Answer, _ worker: LookupWorker) throws -> [EventTime?] {
+        try service.joins.indices.map { number in
+            guard let (key, outcome) = worker.outcomes[number] else { return nil }
+            let view = service.joins[number].view
+            return try worker.reader.withEntity(view: view, key: key) { nodes, _ in
+                try runtimes[view].latestEvent(nodes: nodes, asOf: AsOf(answer.asOf), outcome)
+            }
+        }
+    }
+
+    /// Some features of a view, for `features`.
+    package func evaluation(view: Int, of features: [Int]) -> EvaluationPlan { runtimes[view].evaluation(of: features) }
+
+    /// Features of a view for one entity, given by its canonical key: the worker's `results`.
+    ///
+    /// - Returns: whether the entity has events.
+    package func features(
+        view: Int, _ features: EvaluationPlan, key: UnsafeRawBufferPointer, asOf: AsOf, _ worker: LookupWorker,
+        _ body: (borrowing [FeatureResult], Bool) -> Void
+    ) throws {
+        let scratch = worker.scratch(0)
+        let outcome = try evaluate(view: view, features, key: key, asOf: asOf, session: SessionEvents(), worker.reader, scratch)
+        body(scratch.results, outcome.isKnown)
+    }
+
+    private func evaluate(
+        view number: Int, _ features: EvaluationPlan, key: UnsafeRawBufferPointer, asOf: AsOf, session: SessionEvents,
+        _ reader: OnlineStore.Reader, _ scratch: EvaluationScratch
+    ) throws -> EvaluationOutcome {
         let view = runtimes[number]
-        guard key.utf8.count <= Limits.keyBytesMax else {
+        guard key.count <= Limits.keyBytesMax else {
             throw LookupError("a key of \(view.plan.entity) has at most \(Limits.keyBytesMax) bytes")
         }
-        let viewIndex = catalog.stream(named: view.plan.stream)!.viewIndex(view.plan.name)!
-        let overlay = session.batches.isEmpty ? nil : session.rows(of: view.plan, viewIndex: viewIndex, key: key)
-        if let evaluation = try reader.withEntity(
+        let overlay = session.batches.isEmpty ? nil : session.rows(of: view.plan, viewIndex: viewIndexes[number], key: key)
+        if let outcome = try reader.withEntity(
             view: number, key: key,
             { nodes, keptFrom in
-                try view.evaluate(nodes: nodes, asOf: asOf, session: overlay, keptFrom: keptFrom)
+                try view.evaluate(features, nodes: nodes, asOf: asOf, session: overlay, keptFrom: keptFrom, scratch)
             })
         {
-            return evaluation
+            return outcome
         }
-        let rows = try history.rows(of: view.plan, key: key, from: view.earliestReach(asOf: asOf), to: asOf.end)
-        return try view.evaluate(rows: rows, asOf: asOf, session: overlay)
+        let rows = try history.rows(
+            of: view.plan, key: String(decoding: key, as: UTF8.self), from: view.earliestReach(asOf: asOf), to: asOf.end)
+        return try view.evaluate(features, rows: rows, asOf: asOf, session: overlay, scratch)
     }
 }

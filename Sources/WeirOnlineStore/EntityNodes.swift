@@ -19,22 +19,8 @@ package enum StoreKey {
 
     static func view(_ view: Int) -> [UInt8] { [entity, UInt8(view >> 8), UInt8(view & 0xff)] }
 
-    package static func entity(view: Int, key: UnsafeRawBufferPointer) -> [UInt8] {
-        var bytes = self.view(view)
-        bytes.reserveCapacity(key.count + 16)
-        bytes.append(UInt8(key.count >> 8))
-        bytes.append(UInt8(key.count & 0xff))
-        bytes.append(contentsOf: key)
-        return bytes
-    }
-
-    /// - Parameter prefix: the entity's part of the key.
-    package static func node(prefix: [UInt8], _ key: NodeKey) -> [UInt8] {
-        var bytes = prefix + Array(repeating: 0, count: nodeSuffix)
-        bytes.withUnsafeMutableBytes { writeSuffix(key, $0, at: prefix.count) }
-        return bytes
-    }
-
+    /// Bytes of an entity's part before its key.
+    static let entityHeader = 5
     /// Bytes of a node's key behind the entity's part.
     static let nodeSuffix = 10
 
@@ -44,43 +30,71 @@ package enum StoreKey {
         bytes[position + 9] = NodeKey.levelMax - key.level
     }
 
-    package static func base(prefix: [UInt8]) -> [UInt8] { prefix + [0] }
-
     static func heads(_ view: Int) -> [UInt8] { [head, UInt8(view >> 8), UInt8(view & 0xff)] }
-    package static func head(prefix: [UInt8]) -> [UInt8] { [head] + prefix.dropFirst() }
+}
+
+/// An entity's part of its keys, with room for what follows it. The keys of its records are made in place: each is valid until the
+/// next one is asked for.
+package final class EntityPrefix {
+    /// LMDB has no longer keys.
+    private static let bytesMax = 511
+    private let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: bytesMax + StoreKey.nodeSuffix, alignment: 8)
+    private(set) var count = 0
+
+    package init() {}
+
+    deinit { memory.deallocate() }
+
+    /// - Precondition: the key has at most `Limits.keyBytesMax` bytes.
+    package func set(view: Int, key: UnsafeRawBufferPointer) {
+        precondition(key.count <= Limits.keyBytesMax)
+        memory[0] = StoreKey.entity
+        memory[1] = UInt8(truncatingIfNeeded: view >> 8)
+        memory[2] = UInt8(truncatingIfNeeded: view)
+        memory[3] = UInt8(truncatingIfNeeded: key.count >> 8)
+        memory[4] = UInt8(truncatingIfNeeded: key.count)
+        if let start = key.baseAddress { memcpy(memory.baseAddress! + StoreKey.entityHeader, start, key.count) }
+        count = StoreKey.entityHeader + key.count
+    }
+
+    /// - Parameter key: of any of the entity's records.
+    func set(from key: UnsafeRawBufferPointer, count: Int) {
+        precondition(count <= min(Self.bytesMax, key.count))
+        memcpy(memory.baseAddress!, key.baseAddress!, count)
+        memory[0] = StoreKey.entity
+        self.count = count
+    }
+
+    /// Whether a key, of whatever kind, is of this entity.
+    func begins(_ key: UnsafeRawBufferPointer) -> Bool { memcmp(memory.baseAddress! + 1, key.baseAddress! + 1, count - 1) == 0 }
+
+    package var head: UnsafeRawBufferPointer { key(StoreKey.head, count) }
+
+    package var base: UnsafeRawBufferPointer {
+        memory[count] = 0
+        return key(StoreKey.entity, count + 1)
+    }
+
+    package func node(_ node: NodeKey) -> UnsafeRawBufferPointer {
+        StoreKey.writeSuffix(node, memory, at: count)
+        return key(StoreKey.entity, count + StoreKey.nodeSuffix)
+    }
+
+    private func key(_ kind: UInt8, _ count: Int) -> UnsafeRawBufferPointer {
+        memory[0] = kind
+        return UnsafeRawBufferPointer(start: memory.baseAddress!, count: count)
+    }
 }
 
 /// The nodes of one entity in one transaction.
 struct EntityNodes: NodeReading {
     let transaction: LMDBTransaction
-    /// The entity's part of the key.
-    let prefix: [UInt8]
-
-    @inline(__always)
-    fileprivate func withKey<R>(_ key: NodeKey, _ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R {
-        try withUnsafeTemporaryAllocation(byteCount: prefix.count + StoreKey.nodeSuffix, alignment: 1) { bytes in
-            prefix.withUnsafeBytes { bytes.copyMemory(from: $0) }
-            StoreKey.writeSuffix(key, bytes, at: prefix.count)
-            return try body(UnsafeRawBufferPointer(bytes))
-        }
-    }
-
-    fileprivate func withBaseKey<R>(_ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R {
-        try StoreKey.base(prefix: prefix).withUnsafeBytes(body)
-    }
-
-    @inline(__always)
-    fileprivate func withHeadKey<R>(_ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R {
-        try withUnsafeTemporaryAllocation(byteCount: prefix.count, alignment: 1) { bytes in
-            prefix.withUnsafeBytes { bytes.copyMemory(from: $0) }
-            bytes[0] = StoreKey.head
-            return try body(UnsafeRawBufferPointer(bytes))
-        }
-    }
+    let prefix: EntityPrefix
 
     private func node(_ entry: LMDBTransaction.Entry?) throws -> Node? {
         guard let entry, entry.key.count == prefix.count + StoreKey.nodeSuffix, entry.key[prefix.count] == 1,
-            prefix.withUnsafeBytes({ memcmp($0.baseAddress!, entry.key.baseAddress!, $0.count) == 0 })
+            entry.key[0] == StoreKey.entity,
+            prefix.begins(entry.key)
         else {
             return nil
         }
@@ -90,29 +104,19 @@ struct EntityNodes: NodeReading {
         return Node(key: NodeKey(start: start, level: NodeKey.levelMax - level), bytes: entry.value)
     }
 
-    func seek(_ key: NodeKey) throws -> Node? {
-        try node(withKey(key) { bytes in try transaction.seek(bytes) })
-    }
-
-    func seekBefore(_ key: NodeKey) throws -> Node? {
-        try node(withKey(key) { bytes in try transaction.seekBefore(bytes) })
-    }
-
-    func head() throws -> UnsafeRawBufferPointer? {
-        try withHeadKey { bytes in try transaction.find(bytes) }
-    }
-
-    func base() throws -> UnsafeRawBufferPointer? {
-        try withBaseKey { bytes in try transaction.get(bytes) }
-    }
+    func seek(_ key: NodeKey) throws -> Node? { try node(transaction.seek(prefix.node(key))) }
+    func seekBefore(_ key: NodeKey) throws -> Node? { try node(transaction.seekBefore(prefix.node(key))) }
+    func head() throws -> UnsafeRawBufferPointer? { try transaction.find(prefix.head) }
+    func base() throws -> UnsafeRawBufferPointer? { try transaction.get(prefix.base) }
 }
 
 /// The same, for the shard's writer.
 package struct WritableEntityNodes: NodeWriting {
     private let nodes: EntityNodes
     private let transaction: LMDBWriteTransaction
+    private var prefix: EntityPrefix { nodes.prefix }
 
-    init(_ transaction: LMDBWriteTransaction, prefix: [UInt8]) {
+    init(_ transaction: LMDBWriteTransaction, prefix: EntityPrefix) {
         nodes = EntityNodes(transaction: transaction, prefix: prefix)
         self.transaction = transaction
     }
@@ -121,24 +125,9 @@ package struct WritableEntityNodes: NodeWriting {
     package func seekBefore(_ key: NodeKey) throws -> Node? { try nodes.seekBefore(key) }
     package func head() throws -> UnsafeRawBufferPointer? { try nodes.head() }
     package func base() throws -> UnsafeRawBufferPointer? { try nodes.base() }
-
-    package func put(_ key: NodeKey, _ bytes: UnsafeRawBufferPointer) throws {
-        try nodes.withKey(key) { key in try transaction.put(key, bytes) }
-    }
-
-    package func delete(_ key: NodeKey) throws {
-        try nodes.withKey(key) { key in try transaction.delete(key) }
-    }
-
-    package func putHead(_ bytes: UnsafeRawBufferPointer) throws {
-        try nodes.withHeadKey { key in try transaction.put(key, bytes) }
-    }
-
-    package func deleteHead() throws {
-        try nodes.withHeadKey { key in try transaction.delete(key) }
-    }
-
-    package func putBase(_ bytes: UnsafeRawBufferPointer) throws {
-        try nodes.withBaseKey { key in try transaction.put(key, bytes) }
-    }
+    package func put(_ key: NodeKey, _ bytes: UnsafeRawBufferPointer) throws { try transaction.put(prefix.node(key), bytes) }
+    package func delete(_ key: NodeKey) throws { try transaction.delete(prefix.node(key)) }
+    package func putHead(_ bytes: UnsafeRawBufferPointer) throws { try transaction.put(prefix.head, bytes) }
+    package func deleteHead() throws { try transaction.delete(prefix.head) }
+    package func putBase(_ bytes: UnsafeRawBufferPointer) throws { try transaction.put(prefix.base, bytes) }
 }

@@ -244,17 +244,20 @@ final class LMDBReadTransaction: LMDBTransaction, @unchecked Sendable {
     // With MDB_NOTLS a read transaction may move between threads; the pool hands it to one at a time.
     func reset() { mdb_txn_reset(handle) }
 
-    /// The shard's state as this transaction last read it, and in which snapshot that was.
-    private var known: (snapshot: Int, state: ShardState)?
+    /// The shard's state as of the snapshot.
+    private(set) var state = ShardState(views: 0)
+    private var stateSnapshot = -1
 
-    /// The shard's state; read anew where there was a commit since.
-    func state(_ read: (LMDBTransaction) throws -> ShardState) throws -> ShardState {
+    /// Reads the state, where there was a commit since it was read last.
+    func readState(_ read: (LMDBTransaction) throws -> ShardState) throws {
         let snapshot = Int(mdb_txn_id(handle))
-        if let known, known.snapshot == snapshot { return known.state }
-        let state = try read(self)
-        known = (snapshot, state)
-        return state
+        guard stateSnapshot != snapshot else { return }
+        state = try read(self)
+        stateSnapshot = snapshot
     }
+
+    /// From when on the shard keeps a view's events, in microseconds.
+    func keptFrom(view: Int) -> Int64 { state.keptFrom[view] }
 
     func renew() throws(LMDBError) {
         var code = mdb_txn_renew(handle)

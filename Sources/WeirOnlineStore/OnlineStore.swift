@@ -113,41 +113,59 @@ package final class OnlineStore: ShardSet, Sendable {
     /// Snapshots of the shards that a batch of lookups touches, one read transaction each. Used from one thread.
     package final class Reader {
         private let store: OnlineStore
-        private var transactions: [(LMDBReadTransaction, ShardState)?]
+        private var transactions: [LMDBReadTransaction?]
+        private var prefix = EntityPrefix()
 
         fileprivate init(_ store: OnlineStore) {
             self.store = store
             transactions = Array(repeating: nil, count: store.shardCount)
         }
 
-        private func shard(_ number: Int) throws -> (LMDBReadTransaction, ShardState) {
+        private func shard(_ number: Int) throws -> LMDBReadTransaction {
             if let open = transactions[number] { return open }
             let transaction = try store.environments[number].acquireReader(beforeWaiting: close)
-            transactions[number] = (transaction, ShardState(views: store.catalog.views.count))
-            let state = try transaction.state(store.state)
-            transactions[number] = (transaction, state)
-            return (transaction, state)
+            do {
+                try transaction.readState(store.state)
+            } catch {
+                store.environments[number].release(transaction)
+                throw error
+            }
+            transactions[number] = transaction
+            return transaction
         }
 
         /// Hands over an entity's nodes, and the time from which on the shard keeps the view's events.
+        ///
+        /// - Parameter key: the canonical one; at most `Limits.keyBytesMax` bytes.
+        package func withEntity<R>(view: Int, key: UnsafeRawBufferPointer, _ body: (any NodeReading, Int64) throws -> R) throws -> R {
+            let transaction = try shard(Sharding.shard(ofHash: Sharding.hash(key), count: store.shardCount))
+            // One that a lookup inside of another still uses stays as it is.
+            if !isKnownUniquelyReferenced(&prefix) { prefix = EntityPrefix() }
+            prefix.set(view: view, key: key)
+            return try body(EntityNodes(transaction: transaction, prefix: prefix), transaction.keptFrom(view: view))
+        }
+
         package func withEntity<R>(view: Int, key: String, _ body: (any NodeReading, Int64) throws -> R) throws -> R {
             var key = key
-            return try key.withUTF8 { key in
-                let key = UnsafeRawBufferPointer(key)
-                let (transaction, state) = try shard(Sharding.shard(ofHash: Sharding.hash(key), count: store.shardCount))
-                return try body(
-                    EntityNodes(transaction: transaction, prefix: StoreKey.entity(view: view, key: key)), state.keptFrom[view])
-            }
+            return try key.withUTF8 { try withEntity(view: view, key: UnsafeRawBufferPointer($0), body) }
         }
 
         /// The states of all shards.
-        package func states() throws -> [ShardState] { try (0..<store.shardCount).map { try shard($0).1 } }
+        package func states() throws -> [ShardState] { try (0..<store.shardCount).map { try shard($0).state } }
+
+        /// The latest accepted event time that the snapshots know; nil before any event.
+        package func latestEventTime() throws -> EventTime? {
+            var latest = Int64.min
+            for number in 0..<store.shardCount { latest = max(latest, try shard(number).state.latestEventTime) }
+            return latest == .min ? nil : EventTime(microseconds: latest)
+        }
 
         /// Ends the snapshots; a shard that is touched again gets a new one.
         package func close() {
-            for (number, open) in transactions.enumerated() {
-                if let open { store.environments[number].release(open.0) }
+            for number in transactions.indices {
+                guard let open = transactions[number] else { continue }
                 transactions[number] = nil
+                store.environments[number].release(open)
             }
         }
     }
@@ -180,8 +198,7 @@ package final class OnlineStore: ShardSet, Sendable {
 
     /// The latest accepted event time that the store knows; nil before any event.
     package func latestEventTime() throws -> EventTime? {
-        let latest = try withReader { try $0.states().map(\.latestEventTime).max() ?? .min }
-        return latest == .min ? nil : EventTime(microseconds: latest)
+        try withReader { try $0.latestEventTime() }
     }
 
     package var usedBytes: Int { environments.reduce(0) { $0 + $1.usedBytes } }
@@ -192,6 +209,7 @@ package final class OnlineStore: ShardSet, Sendable {
     package final class Writer: ShardTransaction {
         private let transaction: LMDBWriteTransaction
         private let store: OnlineStore
+        private var prefix = EntityPrefix()
         package var state: ShardState
 
         fileprivate init(_ store: OnlineStore, shard: Int) throws {
@@ -201,7 +219,21 @@ package final class OnlineStore: ShardSet, Sendable {
         }
 
         package func nodes(view: Int, key: UnsafeRawBufferPointer) -> WritableEntityNodes {
-            WritableEntityNodes(transaction, prefix: StoreKey.entity(view: view, key: key))
+            let prefix = freePrefix()
+            prefix.set(view: view, key: key)
+            return WritableEntityNodes(transaction, prefix: prefix)
+        }
+
+        /// The nodes of the entity that a record's key is of.
+        private func nodes(of key: UnsafeRawBufferPointer, prefixLength: Int) -> WritableEntityNodes {
+            let prefix = freePrefix()
+            prefix.set(from: key, count: prefixLength)
+            return WritableEntityNodes(transaction, prefix: prefix)
+        }
+
+        private func freePrefix() -> EntityPrefix {
+            if !isKnownUniquelyReferenced(&prefix) { prefix = EntityPrefix() }
+            return prefix
         }
 
         package var nodeCount: Int { transaction.entryCount }
@@ -223,7 +255,7 @@ package final class OnlineStore: ShardSet, Sendable {
                     continue
                 }
                 let head = Array(key)
-                let nodes = WritableEntityNodes(transaction, prefix: [StoreKey.entity] + head.dropFirst())
+                let nodes = nodes(of: key, prefixLength: key.count)
                 try TimeTree(view: runtime, nodes: nodes, scratch: scratch).expire(before: horizon)
                 // Behind this key.
                 entry = try (head + [0]).withUnsafeBytes { try transaction.seek($0) }
@@ -245,7 +277,7 @@ package final class OnlineStore: ShardSet, Sendable {
                     entry = try transaction.next()
                 case .part:
                     let prefix = Array(key[0..<length])
-                    let nodes = WritableEntityNodes(transaction, prefix: prefix)
+                    let nodes = nodes(of: key, prefixLength: length)
                     try TimeTree(view: runtime, nodes: nodes, scratch: scratch).expire(before: horizon)
                     // Behind all keys of the entity: its records go on with 0 or 1.
                     entry = try (prefix + [2]).withUnsafeBytes { try transaction.seek($0) }

@@ -53,6 +53,14 @@ public struct RecordBatch: Sendable {
         self.schema = schema
     }
 
+    /// Empties it; its memory stays.
+    mutating func removeAll() {
+        bytes.removeAll(keepingCapacity: bytes.capacity <= 1 << 16)
+        cells.removeAll(keepingCapacity: true)
+        rows.removeAll(keepingCapacity: true)
+        malformed.removeAll()
+    }
+
     @inlinable public func cell(row: Int, field: Int) -> Cell { cells[row * schema.fields.count + field] }
 
     public func withText<R>(start: Int, count: Int, _ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R {

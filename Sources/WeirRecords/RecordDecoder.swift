@@ -19,6 +19,16 @@ public struct RecordDecoder {
     /// Takes the batch whose rows are decoded next.
     public mutating func load(_ batch: RecordBatch) { owner.decoder.state.pointee.batch = batch }
 
+    /// Takes one JSON text as the only row, in the memory of the batch that it has.
+    ///
+    /// - Throws: `RecordError` that says what is wrong with it.
+    public mutating func load(_ json: UnsafeRawBufferPointer, _ parser: inout JSONRecordParser) throws(RecordError) {
+        let state = owner.decoder.state
+        state.pointee.batch.removeAll()
+        parser.append(json, to: &state.pointee.batch, offset: 0)
+        if let malformed = state.pointee.batch.malformed.first { throw RecordError(malformed.reason) }
+    }
+
     /// - Throws: `RecordError` that names the field and says what is wrong.
     public mutating func decode<T: Decodable>(_ type: T.Type, from batch: RecordBatch, row: Int) throws(RecordError) -> T {
         load(batch)

@@ -11,7 +11,14 @@ final class Client {
     var libraryVersion = ""
     var isAuthenticated: Bool
     /// What the last lookup selected, by the bytes that named it: clients ask for the same features again and again.
-    var selected: (view: [UInt8], features: [UInt8]?, selection: ViewSelection)?
+    var selected: Selected?
+
+    struct Selected {
+        let view: [UInt8]
+        let features: [UInt8]
+        let count: Int
+        let selection: ViewSelection
+    }
 
     init(id: UInt64, address: String, localAddress: String, executor: Int, isAuthenticated: Bool) {
         self.id = id

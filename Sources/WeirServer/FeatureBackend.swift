@@ -13,8 +13,13 @@ package protocol FeatureBackend: Sendable {
     /// Finds a view and some of its features (nil: all), once for the many lookups of a connection. An unknown one is an error.
     func selection(view: String, features: [String]?) throws(CommandError) -> ViewSelection
 
-    /// `HGET`, `HMGET`, `HGETALL`, `EXISTS`. An unknown entity has empty values and `exists == false`.
-    func viewFeatures(_ selection: ViewSelection, key: String, executor: Int) throws(CommandError) -> ViewRow
+    /// `HGET`, `HMGET`, `HGETALL`, `EXISTS`: hands over the values in the selection's order, and whether the entity has events. An unknown
+    /// entity has empty values.
+    ///
+    /// - Parameter key: as the client spelled it; borrowed.
+    func viewFeatures(
+        _ selection: ViewSelection, key: UnsafeRawBufferPointer, executor: Int, _ body: (borrowing [FeatureResult], _ exists: Bool) -> Void
+    ) throws(CommandError)
 
     /// The commands that one read of a connection brought are done: what they shared (a snapshot of the store) is let go.
     func endBatch(executor: Int)
@@ -41,7 +46,7 @@ package protocol FeatureBackend: Sendable {
     func sessionDrop(_ id: String) throws(CommandError) -> Bool
 
     /// `INFO`: sections beside those of the server itself.
-    func info() -> [InfoSection]
+    func info(executor: Int) -> [InfoSection]
 }
 
 /// What `FEATURES.GET` asks for.
@@ -82,18 +87,16 @@ package struct SessionEvent: Sendable, Hashable {
     }
 }
 
-/// The features of one request; names, values and statuses have one element per feature.
+/// The features of one request; names and results have one element per feature.
 package struct FeatureRow: Sendable {
     package var names: [String]
-    package var values: [FeatureValue]
-    package var statuses: [ValueStatus]
+    package var results: [FeatureResult]
     /// Needed where `FeaturesGet.meta` is set.
     package var meta: RowMeta?
 
-    package init(names: [String], values: [FeatureValue], statuses: [ValueStatus], meta: RowMeta? = nil) {
+    package init(names: [String], results: [FeatureResult], meta: RowMeta? = nil) {
         self.names = names
-        self.values = values
-        self.statuses = statuses
+        self.results = results
         self.meta = meta
     }
 }
@@ -139,26 +142,14 @@ package struct SourcePosition: Sendable, Hashable {
 /// A view and some of its features, as the backend knows them.
 package struct ViewSelection: Sendable {
     package var view: Int
-    package var features: [Int]
     package var names: [String]
+    /// The backend's own.
+    package var evaluation: any AnyObject & Sendable
 
-    package init(view: Int, features: [Int], names: [String]) {
+    package init(view: Int, names: [String], evaluation: any AnyObject & Sendable) {
         self.view = view
-        self.features = features
         self.names = names
-    }
-}
-
-/// Features of one entity of a view.
-package struct ViewRow: Sendable {
-    package var names: [String]
-    package var values: [FeatureValue]
-    package var exists: Bool
-
-    package init(names: [String], values: [FeatureValue], exists: Bool) {
-        self.names = names
-        self.values = values
-        self.exists = exists
+        self.evaluation = evaluation
     }
 }
 

@@ -1,3 +1,4 @@
+import Foundation
 import WeirAlgebra
 import WeirRecords
 
@@ -26,49 +27,61 @@ extension Command {
     static let views: [Command] = [
         Command("hmget", arity: -3, group: "views", syntax: "view:key feature [feature ...]", "Answers features of an entity.") {
             call, writer throws(CommandError) in
-            let row = try viewRow(call, from: 2)
-            writer.array(count: row.values.count)
-            for value in row.values { writer.write(featureValue: value) }
+            let selection = try selection(call, from: 2)
+            try forEntity(call, selection, &writer) { results, _, writer in writer.writeArray(results) }
             return .replied
         },
         Command("hget", arity: 3, group: "views", syntax: "view:key feature", "Answers one feature of an entity.") {
             call, writer throws(CommandError) in
-            writer.write(featureValue: try viewRow(call, from: 2).values.first ?? .null)
+            let selection = try selection(call, from: 2)
+            try forEntity(call, selection, &writer) { results, _, writer in writer.write(featureValue: results[0].value) }
             return .replied
         },
         Command("hgetall", arity: 2, group: "views", syntax: "view:key", "Answers all features of an entity.") {
             call, writer throws(CommandError) in
-            let row = try viewRow(call)
-            writer.writeMap(row.names, row.values)
+            let selection = try selection(call)
+            try forEntity(call, selection, &writer) { results, _, writer in writer.writeMap(selection.names, results) }
             return .replied
         },
         Command("exists", arity: -2, group: "views", syntax: "view:key [view:key ...]", "Counts the entities that have events.") {
             call, writer throws(CommandError) in
             var count: Int64 = 0
-            for index in 1..<call.arguments.count where try viewRow(call, key: index).exists { count += 1 }
+            for index in 1..<call.arguments.count {
+                try forEntity(call, try selection(call, key: index), key: index, &writer) { _, exists, _ in if exists { count += 1 } }
+            }
             writer.integer(count)
             return .replied
         },
     ]
 
-    /// Asks the backend for `view:key` (split at the first colon) and the features named from an index on; all without one.
-    private static func viewRow(_ call: CommandCall, key index: Int = 1, from: Int? = nil) throws(CommandError) -> ViewRow {
+    /// The argument `view:key`, split at the first colon.
+    private static func entity(
+        _ call: CommandCall, _ index: Int
+    ) throws(CommandError) -> (view: UnsafeRawBufferPointer, key: UnsafeRawBufferPointer) {
         let text = call.arguments[index]
         guard let colon = text.firstIndex(of: UInt8(ascii: ":")) else {
             throw CommandError("'\(call.arguments.shown(index))' names no entity; write view:key, such as household_spend:42")
         }
-        guard let key = String(validating: text[(colon + 1)...], as: UTF8.self) else {
-            throw CommandError("the key is not valid UTF-8")
-        }
-        let selection = try selection(call, UnsafeRawBufferPointer(rebasing: text[..<colon]), from: from)
-        return try call.backend.viewFeatures(selection, key: key, executor: call.client.executor)
+        return (UnsafeRawBufferPointer(rebasing: text[..<colon]), UnsafeRawBufferPointer(rebasing: text[(colon + 1)...]))
     }
 
-    private static func selection(_ call: CommandCall, _ view: UnsafeRawBufferPointer, from: Int?) throws(CommandError) -> ViewSelection {
-        // The names as they stand in the command, with what is between them.
-        let features = from.map { call.arguments.span(from: $0) }
-        if let known = call.client.selected, isSame(known.view, view),
-            features.map({ bytes in known.features.map { isSame($0, bytes) } ?? false }) ?? (known.features == nil)
+    private static func forEntity(
+        _ call: CommandCall, _ selection: ViewSelection, key index: Int = 1, _ writer: inout RESPWriter,
+        _ body: (borrowing [FeatureResult], Bool, inout RESPWriter) -> Void
+    ) throws(CommandError) {
+        let key = try entity(call, index).key
+        try call.backend.viewFeatures(selection, key: key, executor: call.client.executor) { results, exists in
+            body(results, exists, &writer)
+        }
+    }
+
+    /// The view that an argument names, with the features named from an index on; all without one.
+    private static func selection(_ call: CommandCall, key index: Int = 1, from: Int? = nil) throws(CommandError) -> ViewSelection {
+        let view = try entity(call, index).view
+        // The names as they stand in the command, with what is between them; inline commands have nothing there.
+        let features = from.flatMap { call.arguments.isInline ? nil : call.arguments.span(from: $0) }
+        if let from, let features, let known = call.client.selected, known.count == call.arguments.count - from,
+            isSame(known.features, features), isSame(known.view, view)
         {
             return known.selection
         }
@@ -81,12 +94,17 @@ extension Command {
             names = some
         }
         let selection = try call.backend.selection(view: name, features: names)
-        call.client.selected = (Array(view), features.map { Array($0) }, selection)
+        if let features, features.count <= selectedBytesMax {
+            call.client.selected = .init(view: Array(view), features: Array(features), count: selection.names.count, selection: selection)
+        }
         return selection
     }
 
+    /// Longer lists of names are looked up each time.
+    private static let selectedBytesMax = 4_096
+
     private static func isSame(_ a: [UInt8], _ b: UnsafeRawBufferPointer) -> Bool {
-        a.count == b.count && a.withUnsafeBytes { a in (0..<b.count).allSatisfy { a[$0] == b[$0] } }
+        a.count == b.count && a.withUnsafeBytes { a in a.isEmpty || memcmp(a.baseAddress!, b.baseAddress!, a.count) == 0 }
     }
 
     /// `FEATURES.GET`: the arguments that start with `{` are requests; the words of options are read in any case and order.
@@ -103,7 +121,7 @@ extension Command {
         if request.requests.count > 1 { writer.array(count: rows.count) }
         for row in rows {
             guard request.meta else {
-                writer.writeMap(row.names, row.values)
+                writer.writeMap(row.names, row.results)
                 continue
             }
             guard let meta = row.meta else { throw CommandError("internal error: the answer has no META") }
@@ -173,20 +191,25 @@ extension CatalogEntry {
 
 extension RESPWriter {
     /// A map of feature to value.
-    mutating func writeMap(_ names: [String], _ values: [FeatureValue]) {
-        let count = min(names.count, values.count)
-        map(count: count)
-        for index in 0..<count {
+    mutating func writeMap(_ names: [String], _ results: borrowing [FeatureResult]) {
+        map(count: names.count)
+        for index in names.indices {
             bulk(names[index])
-            write(featureValue: values[index])
+            write(featureValue: results[index].value)
         }
+    }
+
+    /// - Parameter results: at least one.
+    mutating func writeArray(_ results: borrowing [FeatureResult]) {
+        array(count: results.count)
+        for index in 0..<results.count { write(featureValue: results[index].value) }
     }
 
     /// A row with its META, in the shape that `FEATURES.GET` documents.
     mutating func write(_ row: FeatureRow, _ meta: RowMeta) {
         map(count: 5)
         bulk("features")
-        writeMap(row.names, row.values)
+        writeMap(row.names, row.results)
         bulk("meta")
         map(count: row.names.count)
         for (index, name) in row.names.enumerated() {
@@ -201,7 +224,7 @@ extension RESPWriter {
                 null()
             }
             bulk("status")
-            bulk(index < row.statuses.count ? row.statuses[index].rawValue : ValueStatus.notFound.rawValue)
+            bulk(row.results[index].status.rawValue)
             bulk("fingerprint")
             bulk(index < meta.fingerprints.count ? meta.fingerprints[index] : "")
         }

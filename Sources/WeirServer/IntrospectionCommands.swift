@@ -133,7 +133,7 @@ extension Command {
                     .init("rejected_connections", String(server.connectionsRejected.load(ordering: .relaxed))),
                 ]),
         ]
-        for section in call.backend.info() {
+        for section in call.backend.info(executor: call.client.executor) {
             if let index = sections.firstIndex(where: { $0.title == section.title }) {
                 sections[index].fields += section.fields
             } else {

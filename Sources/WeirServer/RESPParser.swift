@@ -133,9 +133,9 @@ package struct RESPParser: ~Copyable {
     /// The arguments of the command that the last step returned, borrowed from `bytes` (the same as that step had).
     package func withArguments<R>(in bytes: UnsafeRawBufferPointer, _ body: (RESPArguments) throws -> R) rethrows -> R {
         if isInline {
-            return try unquoted.withUnsafeBytes { try body(RESPArguments(bytes: $0, ranges: ranges)) }
+            return try unquoted.withUnsafeBytes { try body(RESPArguments(bytes: $0, ranges: ranges, isInline: true)) }
         }
-        return try body(RESPArguments(bytes: bytes, ranges: ranges))
+        return try body(RESPArguments(bytes: bytes, ranges: ranges, isInline: false))
     }
 
     private mutating func fail(_ text: String) -> Step {
@@ -199,6 +199,8 @@ package struct RESPParser: ~Copyable {
 package struct RESPArguments {
     let bytes: UnsafeRawBufferPointer
     let ranges: [Range<Int>]
+    /// Nothing stands between the arguments of an inline command.
+    let isInline: Bool
 
     package var count: Int { ranges.count }
 

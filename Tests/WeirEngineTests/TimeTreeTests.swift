@@ -301,7 +301,7 @@ import WeirTesting
         let runtime = ViewRuntime(
             ViewPlan(
                 name: "v", entity: "e", keyTypeName: "Int", stream: "s", columns: columns, filterCount: 0, slots: [], windows: [],
-                features: [], closedWindows: nil, updatesTopic: nil, canonicalKey: { $0 }), headRowsMax: 0)
+                features: [], closedWindows: nil, updatesTopic: nil, keyForm: .text, canonicalKey: { $0 }), headRowsMax: 0)
         for round in 0..<300 {
             let nodes = MemoryNodes()
             let tree = TimeTree(view: runtime, nodes: nodes)
@@ -447,11 +447,12 @@ import WeirTesting
 
     @Test func keysArePinned() {
         #expect(StoreKey.meta("state") == [0, 115, 116, 97, 116, 101])
-        let entity = [UInt8]("ab".utf8).withUnsafeBytes { StoreKey.entity(view: 258, key: $0) }
-        #expect(entity == [1, 1, 2, 0, 2, 97, 98])
-        #expect(StoreKey.node(prefix: entity, NodeKey(start: 0x0102_0304_0506_0700, level: 2)) == entity + [1, 1, 2, 3, 4, 5, 6, 7, 0, 14])
-        #expect(StoreKey.base(prefix: entity) == entity + [0])
-        #expect(StoreKey.head(prefix: entity) == [2, 1, 2, 0, 2, 97, 98])
+        let entity: [UInt8] = [1, 1, 2, 0, 2, 97, 98]
+        let prefix = EntityPrefix()
+        [UInt8]("ab".utf8).withUnsafeBytes { prefix.set(view: 258, key: $0) }
+        #expect(Array(prefix.node(NodeKey(start: 0x0102_0304_0506_0700, level: 2))) == entity + [1, 1, 2, 3, 4, 5, 6, 7, 0, 14])
+        #expect(Array(prefix.base) == entity + [0])
+        #expect(Array(prefix.head) == [2, 1, 2, 0, 2, 97, 98])
     }
 
     /// The same through LMDB, in transactions.

@@ -45,25 +45,26 @@ final class FakeBackend: FeatureBackend {
             fingerprints: Array(repeating: "f00d", count: 7), asOf: EventTime(microseconds: -1),
             sessionEventsIgnored: 3, positions: [SourcePosition(source: "kafka:purchases/0", position: "17")])
         let row = FeatureRow(
-            names: names, values: values, statuses: Array(repeating: .present, count: 6) + [.nullValue],
+            names: names, results: values.map { FeatureResult($0, $0 == .null ? .nullValue : .present) },
             meta: request.meta ? meta : nil)
         return Array(repeating: row, count: request.requests.count)
     }
 
     func selection(view: String, features: [String]?) throws(CommandError) -> ViewSelection {
         guard view == "spend" else { throw CommandError("unknown view '\(view)'") }
-        var numbers: [Int] = []
-        for name in features ?? ["key", "total"] {
-            guard let number = ["key", "total"].firstIndex(of: name) else {
-                throw CommandError("unknown feature '\(name)' of view 'spend'")
-            }
-            numbers.append(number)
+        for name in features ?? [] where !["key", "total"].contains(name) {
+            throw CommandError("unknown feature '\(name)' of view 'spend'")
         }
-        return ViewSelection(view: 0, features: numbers, names: features ?? ["key", "total"])
+        return ViewSelection(view: 0, names: features ?? ["key", "total"], evaluation: FakeEvaluation())
     }
 
-    func viewFeatures(_ selection: ViewSelection, key: String, executor: Int) throws(CommandError) -> ViewRow {
-        ViewRow(names: selection.names, values: selection.features.map { $0 == 0 ? .string(key) : .int(7) }, exists: key != "nobody")
+    private final class FakeEvaluation: Sendable {}
+
+    func viewFeatures(
+        _ selection: ViewSelection, key: UnsafeRawBufferPointer, executor: Int, _ body: (borrowing [FeatureResult], Bool) -> Void
+    ) throws(CommandError) {
+        let key = String(decoding: key, as: UTF8.self)
+        body(selection.names.map { FeatureResult($0 == "key" ? .string(key) : .int(7), .present) }, key != "nobody")
     }
 
     func endBatch(executor: Int) {}
@@ -101,7 +102,7 @@ final class FakeBackend: FeatureBackend {
 
     func sessionDrop(_ id: String) -> Bool { id == "s1" }
 
-    func info() -> [InfoSection] {
+    func info(executor: Int) -> [InfoSection] {
         [InfoSection("Store", [.init("shards", "8")]), InfoSection("Stats", [.init("events_applied", "5")])]
     }
 }

@@ -11,7 +11,7 @@ import WeirRecords
 func openLookups(_ data: DataOption, clock: ClockKind, sessionSeconds: Int = 1_800) throws -> LookupService {
     let catalog = try App.plan()
     try data.directory.checkExists()
-    return LookupService(
+    return try LookupService(
         catalog: catalog, store: try OnlineStore(directory: data.directory.online, catalog: catalog, shards: nil, mode: .read),
         history: try HistoryReader(directory: data.directory.path, catalog: catalog),
         sessions: SessionStore(timeToLive: .seconds(sessionSeconds)), clock: lookupClock(clock))
@@ -36,7 +36,9 @@ struct GetCommand: ParsableCommand {
     func run() throws {
         let lookups = try openLookups(data, clock: clock)
         let service = try lookups.service(service)
-        let request = try lookups.decodeRequest(service, Array(request.utf8))
+        let worker = lookups.makeWorker()
+        defer { worker.endBatch() }
+        let request = try lookups.decodeRequest(service, Array(request.utf8), worker)
         var batches: [PreparedBatch] = []
         for session in session {
             guard let equals = session.firstIndex(of: "=") else {
@@ -45,17 +47,17 @@ struct GetCommand: ParsableCommand {
             let events = try jsonArrayElements(Array(session[session.index(after: equals)...].utf8))
             batches.append(try lookups.decodeEvents(String(session[..<equals]), events))
         }
-        let time = try at.map { try TimeText.parse($0) } ?? lookups.now()
-        let answer = try lookups.store.withReader {
-            try lookups.answer(service, request, asOf: AsOf(time), session: SessionEvents(batches), reader: $0)
+        try lookups.store.explaining {
+            let time = try at.map { try TimeText.parse($0) } ?? lookups.now(worker.reader)
+            _ = try lookups.answer(service, request, asOf: AsOf(time), session: SessionEvents(batches), worker)
         }
         var json: [UInt8] = Array("{\n".utf8)
-        for (index, output) in service.outputs.enumerated() {
+        for (index, output) in service.plan.outputs.enumerated() {
             json.append(contentsOf: "  ".utf8)
             JSONText.appendString(output.name, to: &json)
             json.append(contentsOf: ": ".utf8)
-            answer.results[index].value.appendJSON(to: &json)
-            json.append(contentsOf: (index + 1 < service.outputs.count ? ",\n" : "\n").utf8)
+            worker.results[index].value.appendJSON(to: &json)
+            json.append(contentsOf: (index + 1 < service.plan.outputs.count ? ",\n" : "\n").utf8)
         }
         print(String(decoding: json, as: UTF8.self) + "}")
     }

@@ -238,7 +238,7 @@ struct RunCommand: ParsableCommand {
         writer.pipeline.start { service.fail($0) }
         push.start { service.fail($0) }
         consumer?.start { service.fail($0) }
-        let lookups = LookupService(
+        let lookups = try LookupService(
             catalog: catalog, store: writer.store, history: writer.reader,
             sessions: SessionStore(timeToLive: .seconds(server.sessionTtl)), clock: lookupClock(server.clock))
         let served = Result { try service.serve(ServerBackend(lookups: lookups, pushLog: pushLog, executors: server.threads), server) }

@@ -12,32 +12,23 @@ final class ServerBackend: FeatureBackend {
     let lookups: LookupService
     /// nil where the process only reads.
     let pushLog: PushLog?
-    /// For each executor the snapshot that the commands of one read share.
-    private let readers: [ReaderSlot]
+    /// One for each of the server's threads, used by that alone.
+    private let workers: [WorkerSlot]
 
-    private final class ReaderSlot: @unchecked Sendable {
+    private final class WorkerSlot: @unchecked Sendable {
         // Used by its executor alone.
-        var reader: OnlineStore.Reader?
+        let worker: LookupWorker
+        init(_ worker: LookupWorker) { self.worker = worker }
     }
 
     /// - Parameter executors: the server's threads.
     init(lookups: LookupService, pushLog: PushLog?, executors: Int) {
         self.lookups = lookups
         self.pushLog = pushLog
-        readers = (0..<executors).map { _ in ReaderSlot() }
+        workers = (0..<executors).map { _ in WorkerSlot(lookups.makeWorker()) }
     }
 
-    private func withReader<R>(_ executor: Int, _ body: (OnlineStore.Reader) throws -> R) throws -> R {
-        let slot = readers[executor]
-        let reader = slot.reader ?? lookups.store.openReader()
-        slot.reader = reader
-        return try lookups.store.explaining { try body(reader) }
-    }
-
-    func endBatch(executor: Int) {
-        readers[executor].reader?.close()
-        readers[executor].reader = nil
-    }
+    func endBatch(executor: Int) { workers[executor].worker.endBatch() }
 
     private func translating<R>(_ body: () throws -> R) throws(CommandError) -> R {
         do {
@@ -55,22 +46,22 @@ final class ServerBackend: FeatureBackend {
             guard request.requests.count <= Limits.requestsPerCommandMax else {
                 throw LookupError("a command has at most \(Limits.requestsPerCommandMax) requests")
             }
-            let requests = try request.requests.map { try lookups.decodeRequest(service, $0) }
+            let worker = workers[executor].worker
             let session = try sessionEvents(request)
-            return try withReader(executor) { reader in
-                let asOf = AsOf(try request.at ?? lookups.now())
-                let names = service.outputs.map(\.name)
-                return try requests.map { decoded in
-                    let answer = try lookups.answer(service, decoded, asOf: asOf, session: session, reader: reader)
+            return try lookups.store.explaining {
+                let asOf = AsOf(try request.at ?? lookups.now(worker.reader))
+                return try request.requests.map { json in
+                    let decoded = try lookups.decodeRequest(service, json, worker)
+                    let answer = try lookups.answer(service, decoded, asOf: asOf, session: session, worker)
                     return FeatureRow(
-                        names: names, values: answer.results.map(\.value), statuses: answer.results.map(\.status),
-                        meta: request.meta ? try meta(service, answer) : nil)
+                        names: service.names, results: worker.results, meta: request.meta ? try meta(service, answer, worker) : nil)
                 }
             }
         }
     }
 
     private func sessionEvents(_ request: FeaturesGet) throws -> SessionEvents {
+        if request.session.isEmpty, request.sessionID == nil { return SessionEvents() }
         var batches: [PreparedBatch] = []
         for session in request.session {
             batches.append(try lookups.decodeEvents(session.stream, try jsonArrayElements(session.json)))
@@ -82,16 +73,17 @@ final class ServerBackend: FeatureBackend {
         return SessionEvents(batches)
     }
 
-    private func meta(_ service: ServicePlan, _ answer: Answer) throws -> RowMeta {
+    private func meta(_ service: ServiceRuntime, _ answer: Answer, _ worker: LookupWorker) throws -> RowMeta {
+        let latestEvents = try lookups.latestEvents(service, answer, worker)
         var eventTimes: [EventTime?] = []
         var freshness: [Int64?] = []
         var fingerprints: [String] = []
-        for output in service.outputs {
+        for output in service.plan.outputs {
             var latest: EventTime?
             var fingerprint = ""
             if case .feature(let join, _) = output.computation {
-                latest = answer.latestEvents[join]
-                fingerprint = service.joins[join].view.fingerprint
+                latest = latestEvents[join]
+                fingerprint = service.plan.joins[join].view.fingerprint
             }
             eventTimes.append(latest)
             freshness.append(latest.map { answer.asOf.microseconds &- $0.microseconds })
@@ -122,22 +114,27 @@ final class ServerBackend: FeatureBackend {
                 }
             }
             let wanted = indexes ?? Array(plan.features.indices)
-            return ViewSelection(view: number, features: wanted, names: wanted.map { plan.features[$0].name })
+            return ViewSelection(
+                view: number, names: wanted.map { plan.features[$0].name }, evaluation: lookups.evaluation(view: number, of: wanted))
         }
     }
 
-    func viewFeatures(_ selection: ViewSelection, key: String, executor: Int) throws(CommandError) -> ViewRow {
+    func viewFeatures(
+        _ selection: ViewSelection, key: UnsafeRawBufferPointer, executor: Int, _ body: (borrowing [FeatureResult], Bool) -> Void
+    ) throws(CommandError) {
         try translating {
+            guard let evaluation = selection.evaluation as? EvaluationPlan else { return }
             let plan = lookups.catalog.views[selection.view]
-            guard let canonical = plan.canonicalKey(key) else {
-                throw LookupError("'\(key)' is no key of \(plan.entity), which is \(plan.keyTypeName)")
+            let worker = workers[executor].worker
+            let found: Void? = try lookups.store.explaining {
+                let asOf = AsOf(try lookups.now(worker.reader))
+                return try plan.withCanonicalKey(key) { key in
+                    try lookups.features(view: selection.view, evaluation, key: key, asOf: asOf, worker, body)
+                }
             }
-            let evaluation = try withReader(executor) { reader in
-                try lookups.evaluate(
-                    view: selection.view, key: canonical, asOf: AsOf(try lookups.now()), session: SessionEvents(), reader: reader)
+            if found == nil {
+                throw LookupError("'\(String(decoding: key, as: UTF8.self))' is no key of \(plan.entity), which is \(plan.keyTypeName)")
             }
-            return ViewRow(
-                names: selection.names, values: selection.features.map { evaluation.results[$0].value }, exists: evaluation.isKnown)
         }
     }
 
@@ -221,7 +218,7 @@ final class ServerBackend: FeatureBackend {
 
     func sessionDrop(_ id: String) -> Bool { lookups.sessions.drop(id) }
 
-    func info() -> [InfoSection] {
+    func info(executor: Int) -> [InfoSection] {
         var sections = [
             InfoSection(
                 "Store",
@@ -231,7 +228,8 @@ final class ServerBackend: FeatureBackend {
                     .init("clock", { if case .event = lookups.clock { "event" } else { "wall" } }()),
                 ])
         ]
-        if let latest = try? lookups.store.latestEventTime() {
+        // Through the executor's own snapshots: a second reader could wait for a map that waits for these.
+        if let latest = try? workers[executor].worker.reader.latestEventTime() {
             sections[0].fields.append(.init("latest_event_time", TimeText.format(latest)))
         }
         if let counts = try? lookups.history.deadLetterCounts() {
