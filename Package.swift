@@ -91,6 +91,9 @@ let package = Package(
         tests("WeirDefinitionsTests", ["Weir", "WeirDefinitions", "WeirTesting"]),
         tests("WeirEngineTests", ["WeirEngine", "WeirDefinitions", "WeirTesting", "WeirOnlineStore", "ExampleFeatures"]),
         tests(
+            "WeirOnlineStoreTests",
+            ["Weir", "WeirOnlineStore", "WeirDefinitions", "WeirEngine", "WeirRecords", "WeirTesting", "CLMDB"]),
+        tests(
             "WeirHistoryTests",
             [
                 "Weir", "WeirHistory", "WeirDefinitions", "WeirEngine", "WeirRecords", "WeirTesting", "Migrations",

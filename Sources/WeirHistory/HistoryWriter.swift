@@ -11,18 +11,28 @@ package final class HistoryWriter {
     private let histories: [String: StreamHistory]
     private let segments: SegmentWorker
     private let checkpoints: Checkpointer
-    private let segmentRows: Int
+    /// What makes a segment.
+    private let full: Tail.Size
     /// For each stream the rows that are in no segment, and the number of the last one that is in a segment.
     private var tails: [String: Tail] = [:]
 
     private struct Tail {
-        var rows: Int
+        struct Size {
+            var rows: Int
+            /// Of the events' texts. What is found at the start counts with 0.
+            var bytes = 0
+        }
+        var size: Size
         var after: Int64
-        /// Of the texts of events that came since a segment was last begun.
-        var bytes = 0
+        /// Of which no segment could be made: it is tried again when as much as makes one has come behind it.
+        var failed = Size(rows: 0)
 
-        var isLarge: Bool { bytes >= Limits.segmentBytesMax }
+        func fullness(_ full: Size) -> (rows: Double, bytes: Double) {
+            (Double(size.rows - failed.rows) / Double(full.rows), Double(size.bytes - failed.bytes) / Double(full.bytes))
+        }
     }
+    /// The segment that is being made, or was and is not yet committed: of what.
+    private var begun: (stream: String, size: Tail.Size)?
     /// A segment that was made and is not yet committed.
     private var finished: Segment?
     private var arbiter: Arbiter
@@ -33,13 +43,14 @@ package final class HistoryWriter {
 
     /// - Parameters:
     ///   - segmentRows: rows from which on the end of a log is put in the order of entities.
+    ///   - segmentBytes: the same in bytes of records.
     ///   - report: is told what it waits for.
     package init(
         directory: String, catalog: CatalogPlan, isSynced: Bool = true, segmentRows: Int = Limits.segmentRows,
-        report: @escaping @Sendable (String) -> Void = { _ in }
+        segmentBytes: Int = Limits.segmentBytesMax, report: @escaping @Sendable (String) -> Void = { _ in }
     ) throws {
         self.report = report
-        self.segmentRows = segmentRows
+        full = Tail.Size(rows: segmentRows, bytes: segmentBytes)
         let log = Checkpointer.Log()
         queue = try HistoryDatabase.openForWriting(directory: directory, isSynced: isSynced, log: log)
         let streams = catalog.streams
@@ -47,7 +58,8 @@ package final class HistoryWriter {
         for stream in streams { tables[stream.name] = try StreamTable(stream) }
         let histories = tables.mapValues { StreamHistory($0) }
         self.histories = histories
-        segments = try SegmentWorker(directory: directory)
+        // Twice of what begins one: then rows that were left over before go along, and nothing stays behind for long.
+        segments = try SegmentWorker(directory: directory, rowsMax: 2 * segmentRows, bytesMax: 2 * segmentBytes)
         checkpoints = try Checkpointer(directory: directory, log)
         let (lastSequence, restored) = try queue.write { db in
             var lastSequence: Int64 = 0
@@ -64,7 +76,7 @@ package final class HistoryWriter {
         arbiter = Arbiter(catalog: catalog, views: catalog.views.map { ViewRuntime($0) }, lastSequence: lastSequence, restored: restored)
         for history in histories.values {
             let rows = try cutOld(history)
-            tails[history.table.stream.name] = Tail(rows: rows, after: history.lastInSegments)
+            tails[history.table.stream.name] = Tail(size: .init(rows: rows), after: history.lastInSegments)
         }
     }
 
@@ -77,8 +89,9 @@ package final class HistoryWriter {
                 try history.refresh(db)
                 let left = try Int.fetchOne(
                     db, sql: "SELECT count(*) FROM \(history.table.name) WHERE _seq > ?", arguments: [history.lastInSegments])!
-                guard left >= 2 * segmentRows,
-                    let segment = try SegmentCutter.cut(history.table, after: history.lastInSegments, count: segmentRows, db)
+                guard left >= 2 * full.rows,
+                    let segment = try SegmentCutter.cut(
+                        history.table, after: history.lastInSegments, rowsMax: full.rows, bytesMax: full.bytes, db)
                 else { return left }
                 report("putting the rows of '\(history.table.stream.name)' in the order of entities: \(left) left")
                 try history.add(segment, db)
@@ -88,23 +101,52 @@ package final class HistoryWriter {
         }
     }
 
-    /// Begins to make a segment of the log that has most rows in none; waits where that falls behind.
-    private func cutSegments() throws {
-        let isBehind = tails.values.contains { 2 * $0.rows >= 3 * segmentRows || $0.isLarge }
-        if finished == nil { finished = try segments.take(waits: isBehind) }
+    /// Begins to make a segment of the log that has most in none; waits where that falls behind. A segment is derived: that one cannot be
+    /// made is reported, and takes nothing back.
+    private func cutSegments() {
+        let isBehind = tails.values.contains {
+            let fullness = $0.fullness(full)
+            return fullness.rows >= 1.5 || fullness.bytes >= 2
+        }
+        if finished == nil {
+            do {
+                finished = try segments.take(waits: isBehind)
+            } catch {
+                let (stream, size) = begun!
+                tails[stream]!.failed = size
+                report(
+                    "\(size.rows) rows of '\(stream)' could not be put in the order of entities; this is tried again later, and they are found without it: \(HistoryDatabase.explained(error, queue.path))"
+                )
+            }
+        }
         guard finished == nil, segments.isIdle else { return }
-        let longest = tails.max { $0.value.rows < $1.value.rows }.flatMap { $0.value.rows >= segmentRows ? $0 : nil }
-        guard let (stream, tail) = tails.first(where: { $0.value.isLarge }) ?? longest else { return }
-        tails[stream]!.bytes = 0
-        segments.start(histories[stream]!.table, after: tail.after, count: tail.rows)
+        func fullness(_ tail: Tail) -> Double {
+            let fullness = tail.fullness(full)
+            return max(fullness.rows, fullness.bytes)
+        }
+        guard let (stream, tail) = tails.max(by: { fullness($0.value) < fullness($1.value) }), fullness(tail) >= 1 else { return }
+        begun = (stream, tail.size)
+        segments.start(histories[stream]!.table, after: tail.after, count: tail.size.rows)
+    }
+
+    /// Learns that a segment was committed.
+    private func didAdd(_ segment: Segment) {
+        let wanted = begun!.size
+        var tail = tails[segment.stream]!
+        tail.after = segment.lastSequence
+        tail.failed = .init(rows: 0)
+        tail.size.rows -= segment.rows
+        // Rows that were too many for it are taken to be as large as those that it took.
+        tail.size.bytes += segment.textBytes / segment.rows * (wanted.rows - segment.rows) - wanted.bytes
+        tails[segment.stream] = tail
     }
 
     /// Learns of events that a transaction took.
     private func didTake(_ accepted: AcceptedBatch, of incoming: IncomingBatch) {
         let stream = incoming.source.stream
         guard !accepted.rows.isEmpty else { return }
-        tails[stream]!.rows += accepted.rows.count
-        tails[stream]!.bytes += accepted.batch.records.bytes.count
+        tails[stream]!.size.rows += accepted.rows.count
+        tails[stream]!.size.bytes += accepted.batch.records.bytes.count
         segments.collect(histories[stream]!.table, accepted, of: incoming)
     }
 
@@ -204,7 +246,7 @@ package final class HistoryWriter {
             return (accepted, summary)
         }
         for (accepted, batch) in zip(result.0, incoming) { didTake(accepted, of: batch) }
-        try cutSegments()
+        cutSegments()
         return result
     }
 
@@ -213,7 +255,7 @@ package final class HistoryWriter {
     /// - Returns: whether a watermark moved.
     package func tick(now: Int64, published: Int64 = 0) throws -> Bool {
         let isMoved = arbiter.check(now: now)
-        try cutSegments()
+        cutSegments()
         guard isMoved || published > forgotten || finished != nil else { return false }
         try transaction(published) { arbiter, transaction in try arbiter.advance(in: transaction) }
         return isMoved
@@ -252,6 +294,7 @@ package final class HistoryWriter {
         do {
             let result = try queue.write { db in
                 CrashPoint.reach(.historyBegun)
+                for (stream, history) in histories { try history.checkSegments(endAt: tails[stream]!.after, db) }
                 let transaction = SQLiteTransaction(db: db, histories: histories, sourceIDs: sourceIDs)
                 if published > forgotten { try transaction.removeOutputs(upTo: published) }
                 if let finished { try histories[finished.stream]!.add(finished, db) }
@@ -262,8 +305,7 @@ package final class HistoryWriter {
             CrashPoint.reach(.historyCommitted)
             checkpoints.didCommit()
             if let segment = finished {
-                tails[segment.stream]!.rows -= segment.rows
-                tails[segment.stream]!.after = segment.lastSequence
+                didAdd(segment)
                 finished = nil
             }
             if published > forgotten {

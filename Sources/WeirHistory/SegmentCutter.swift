@@ -21,6 +21,8 @@ struct Segment: Sendable {
     var firstTime: Int64
     var lastTime: Int64
     var rows: Int
+    /// Of the rows' fields.
+    var textBytes: Int
     /// The columns of the groups behind the first four.
     var fields: [String]
     /// View to the number of the order by its key; "" to that of the rows that no view has a key for.
@@ -51,17 +53,16 @@ struct SegmentCutter: Sendable {
         fields = layout.columns.dropFirst(RowGroupLayout.firstField).map { ColumnBuffer(type: $0.type) }
     }
 
-    /// The segment of the `count` rows after a number, or of fewer where they are large; nil where there are none.
-    static func cut(_ table: StreamTable, after sequence: Int64, count: Int, _ db: Database) throws -> Segment? {
+    /// The segment of the first rows after a number; nil where there are none.
+    ///
+    /// - Parameter bytesMax: of texts, from which on no further row is taken.
+    static func cut(_ table: StreamTable, after sequence: Int64, rowsMax: Int, bytesMax: Int, _ db: Database) throws -> Segment? {
         var cutter = try SegmentCutter(table)
-        try cutter.read(after: sequence, count: count, db)
+        try cutter.read(after: sequence, rowsMax: rowsMax, bytesMax: bytesMax, db)
         return cutter.times.isEmpty ? nil : cutter.segment()
     }
 
     var count: Int { times.count }
-
-    /// No further row is to be taken.
-    var isFull: Bool { bytes >= Limits.segmentBytesMax }
 
     /// The number of the last row.
     var lastSequence: Int64? { sequences.int64s.last }
@@ -89,12 +90,12 @@ struct SegmentCutter: Sendable {
         times.append(batch.times, rows: accepted.rows)
     }
 
-    private mutating func read(after sequence: Int64, count: Int, _ db: Database) throws {
+    private mutating func read(after sequence: Int64, rowsMax: Int, bytesMax: Int, _ db: Database) throws {
         let statement = try db.cachedStatement(sql: table.segmentSQL)
-        try statement.setArguments([sequence, count])
+        try statement.setArguments([sequence, rowsMax])
         let handle = statement.sqliteStatement
         defer { sqlite3_reset(handle) }
-        while !isFull {
+        while bytes < bytesMax {
             let code = sqlite3_step(handle)
             if code == SQLITE_DONE { return }
             guard code == SQLITE_ROW else { throw HistoryDatabase.failure(code, "reading", db) }
@@ -118,7 +119,7 @@ struct SegmentCutter: Sendable {
     func segment() -> Segment {
         var segment = Segment(
             stream: table.stream.name, lastSequence: sequences.int64s[times.count - 1], firstTime: times.min()!, lastTime: times.max()!,
-            rows: times.count, fields: table.stream.schema.fields.map(\.name), orders: [:])
+            rows: times.count, textBytes: bytes, fields: table.stream.schema.fields.map(\.name), orders: [:])
         if let idField = table.idField {
             var filter = IdentityFilter(rows: times.count)
             for row in times.indices {

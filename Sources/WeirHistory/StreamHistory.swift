@@ -56,14 +56,34 @@ final class StreamHistory {
     /// The last row that is in a segment.
     var lastInSegments: Int64 { segments.last?.lastSequence ?? 0 }
 
-    /// Learns of new segments.
+    /// Refuses to go on where the segments are not those that their writer made: what it knows of identities would be wrong.
+    ///
+    /// - Parameter sequence: the last row that is in a segment; 0 where none is.
+    func checkSegments(endAt sequence: Int64, _ db: Database) throws {
+        let statement = try db.cachedStatement(
+            sql: "SELECT last_sequence FROM weir_segments WHERE stream = ? ORDER BY number DESC LIMIT 1")
+        let last = try Int64.fetchOne(statement, arguments: [table.stream.name]) ?? 0
+        guard last == sequence else {
+            throw HistoryError(
+                "segments of '\(table.stream.name)' were deleted from the history, or added, while it was being written: they end with event \(last), not \(sequence); nothing is lost, start again. Stop what writes before you delete segments"
+            )
+        }
+    }
+
+    /// Learns of new segments, and that those it knows were deleted.
     func refresh(_ db: Database) throws {
         let statement = try db.cachedStatement(
             sql: """
                 SELECT number, last_sequence, first_time, last_time, orders, fields FROM weir_segments
-                WHERE stream = ? AND number > ? ORDER BY number
+                WHERE stream = ? AND number >= ? ORDER BY number
                 """)
-        let new = try Row.fetchAll(statement, arguments: [table.stream.name, segments.last?.number ?? 0])
+        var new = try Row.fetchAll(statement, arguments: [table.stream.name, segments.last?.number ?? 0])[...]
+        if let last = segments.last {
+            guard let same = new.popFirst(), same["number"] == last.number, same["last_sequence"] == last.lastSequence else {
+                reset()
+                return try refresh(db)
+            }
+        }
         if new.isEmpty { return }
         for row in new {
             let decoder = JSONDecoder()
@@ -199,7 +219,7 @@ final class StreamHistory {
                 }
             } catch let error as FormatError {
                 throw HistoryError(
-                    "the row groups of segment \(segment.number) in the history are damaged (\(error)); delete all rows of weir_segments and weir_row_groups with sqlite3, they are made anew from the stream's table"
+                    "the row groups of segment \(segment.number) in the history are damaged (\(error)); stop what writes to it and delete all rows of weir_segments and weir_row_groups with sqlite3, they are made anew from the stream's table"
                 )
             }
         }

@@ -99,8 +99,10 @@ final class LMDBEnvironment: @unchecked Sendable {
                 return try tryAcquire(beforeWaiting)
             } catch {
                 release(nil)
-                // The writing process has outgrown the map of this one.
+                // The writing process has outgrown the map of this one. Moving it waits for other threads' snapshots of this
+                // environment, and those threads may be moving an environment of which this thread has one.
                 guard error.code == MDB_MAP_RESIZED else { throw error }
+                beforeWaiting()
                 try move(to: 0)
             }
         }
@@ -231,12 +233,7 @@ class LMDBTransaction {
     }
 
     private func move(_ key: UnsafeRawBufferPointer?, _ operation: MDB_cursor_op) throws(LMDBError) -> Entry? {
-        var key = key.map { MDB_val($0) } ?? MDB_val()
-        var value = MDB_val()
-        let code = mdb_cursor_get(cursor, &key, &value, operation)
-        if code == MDB_NOTFOUND { return nil }
-        guard code == 0 else { throw LMDBError(code: code, operation: "reading", path: path) }
-        return (UnsafeRawBufferPointer(key), UnsafeRawBufferPointer(value))
+        try moveCursor(cursor, key, operation, path)
     }
 }
 
@@ -269,6 +266,41 @@ final class LMDBReadTransaction: LMDBTransaction, @unchecked Sendable {
         mdb_cursor_close(cursor)
         mdb_txn_abort(handle)
     }
+}
+
+/// A further place in a transaction's entries; not to be used beyond it.
+final class LMDBCursor {
+    private let cursor: OpaquePointer
+    private let path: String
+
+    init(_ transaction: LMDBTransaction) throws(LMDBError) {
+        path = transaction.path
+        var cursor: OpaquePointer?
+        let code = mdb_cursor_open(transaction.handle, transaction.dbi, &cursor)
+        guard code == 0, let cursor else { throw LMDBError(code: code, operation: "reading", path: path) }
+        self.cursor = cursor
+    }
+
+    deinit { mdb_cursor_close(cursor) }
+
+    /// The first entry at or after `key`.
+    func seek(_ key: UnsafeRawBufferPointer) throws(LMDBError) -> LMDBTransaction.Entry? {
+        try moveCursor(cursor, key, MDB_SET_RANGE, path)
+    }
+
+    /// The entry behind the one found last.
+    func next() throws(LMDBError) -> LMDBTransaction.Entry? { try moveCursor(cursor, nil, MDB_NEXT, path) }
+}
+
+private func moveCursor(
+    _ cursor: OpaquePointer, _ key: UnsafeRawBufferPointer?, _ operation: MDB_cursor_op, _ path: String
+) throws(LMDBError) -> LMDBTransaction.Entry? {
+    var key = key.map { MDB_val($0) } ?? MDB_val()
+    var value = MDB_val()
+    let code = mdb_cursor_get(cursor, &key, &value, operation)
+    if code == MDB_NOTFOUND { return nil }
+    guard code == 0 else { throw LMDBError(code: code, operation: "reading", path: path) }
+    return (UnsafeRawBufferPointer(key), UnsafeRawBufferPointer(value))
 }
 
 final class LMDBWriteTransaction: LMDBTransaction {

@@ -249,7 +249,7 @@ package final class OnlineStore: ShardSet, Sendable {
             let runtime = store.runtimes[view]
             let start = StoreKey.heads(view)
             var entry = try start.withUnsafeBytes { try transaction.seek($0) }
-            while let (key, value) = entry, key.count > 5, key.starts(with: start) {
+            while let (key, value) = entry, key.count >= 5, key.starts(with: start) {
                 if try runtime.keepsHead(value, after: horizon) {
                     entry = try transaction.next()
                     continue
@@ -329,28 +329,23 @@ package final class OnlineStore: ShardSet, Sendable {
         for environment in environments {
             let reader = try environment.acquireReader()
             defer { environment.release(reader) }
-            // The entities with nodes: their heads come behind.
-            var withNodes: Set<[UInt8]> = []
-            var entity: [UInt8] = []
-            var entry = try StoreKey.view(0).withUnsafeBytes { try reader.seek($0) }
-            while let (key, value) = entry, let first = key.first, first == StoreKey.entity || first == StoreKey.head, key.count >= 5 {
-                let number = Int(key[1]) << 8 | Int(key[2])
-                let length = 5 + (Int(key[3]) << 8 | Int(key[4]))
-                guard number < statistics.count, first == StoreKey.entity ? key.count > length : key.count == length else {
-                    throw FormatError("a key that is no node's in \(environment.path)")
+            // An entity's nodes and its head stand apart, both in the order of entities: they are gone through side by side.
+            var nodes = try EntryReader(reader, StoreKey.entity, views: statistics.count)
+            var heads = try EntryReader(reader, StoreKey.head, views: statistics.count)
+            while let entity = nodes.entity.map({ entity in heads.entity.map { min(entity, $0) } ?? entity }) ?? heads.entity {
+                statistics[entity.view].entities += 1
+                func take(_ reader: inout EntryReader) throws {
+                    while reader.entity == entity, let entry = reader.entry {
+                        statistics[entity.view].nodes += 1
+                        statistics[entity.view].bytes += entry.key.count + entry.value.count
+                        if reader.isNode, let first = try runtimes[entity.view].firstTime(ofNode: entry.value) {
+                            statistics[entity.view].oldestChunk = min(statistics[entity.view].oldestChunk ?? .max, first)
+                        }
+                        try reader.advance()
+                    }
                 }
-                statistics[number].nodes += 1
-                statistics[number].bytes += key.count + value.count
-                if !key[1..<length].elementsEqual(entity) {
-                    entity = Array(key[1..<length])
-                    let isNew = first == StoreKey.entity || !withNodes.contains(entity)
-                    if isNew { statistics[number].entities += 1 }
-                    if first == StoreKey.entity { withNodes.insert(entity) }
-                }
-                if first == StoreKey.head || key[length] == 1, let first = try runtimes[number].firstTime(ofNode: value) {
-                    statistics[number].oldestChunk = min(statistics[number].oldestChunk ?? .max, first)
-                }
-                entry = try reader.next()
+                try take(&nodes)
+                try take(&heads)
             }
         }
         return statistics
@@ -366,4 +361,57 @@ package final class OnlineStore: ShardSet, Sendable {
     }
 
     package var mapBytes: [Int] { environments.map(\.mapBytes) }
+}
+
+/// Goes through the entries of one kind, of all entities in the order of their keys.
+private struct EntryReader {
+    /// Without the kind: view, length, key.
+    struct EntityPart: Comparable {
+        let bytes: [UInt8]
+
+        var view: Int { Int(bytes[0]) << 8 | Int(bytes[1]) }
+
+        static func < (a: Self, b: Self) -> Bool { a.bytes.lexicographicallyPrecedes(b.bytes) }
+    }
+
+    private let cursor: LMDBCursor
+    private let path: String
+    private let kind: UInt8
+    private let views: Int
+    /// nil at the end.
+    private(set) var entry: LMDBTransaction.Entry?
+    /// Whose entry it is.
+    private(set) var entity: EntityPart?
+
+    init(_ transaction: LMDBTransaction, _ kind: UInt8, views: Int) throws {
+        cursor = try LMDBCursor(transaction)
+        path = transaction.path
+        self.kind = kind
+        self.views = views
+        try take([kind].withUnsafeBytes { try cursor.seek($0) })
+    }
+
+    mutating func advance() throws { try take(cursor.next()) }
+
+    private mutating func take(_ next: LMDBTransaction.Entry?) throws {
+        guard let next, next.key.first == kind else {
+            entry = nil
+            entity = nil
+            return
+        }
+        let key = next.key
+        guard key.count >= 5, Int(key[1]) << 8 | Int(key[2]) < views else { throw FormatError("a key that is no node's in \(path)") }
+        let length = 5 + (Int(key[3]) << 8 | Int(key[4]))
+        guard kind == StoreKey.entity ? key.count > length : key.count == length else {
+            throw FormatError("a key that is no node's in \(path)")
+        }
+        entry = next
+        if entity?.bytes.elementsEqual(key[1..<length]) != true { entity = EntityPart(bytes: Array(key[1..<length])) }
+    }
+
+    /// Whether the entry has events, and is no base record.
+    var isNode: Bool {
+        guard let entry, let entity else { return false }
+        return kind == StoreKey.head || entry.key[1 + entity.bytes.count] == 1
+    }
 }

@@ -102,6 +102,7 @@ struct PlainJSONRecord: Sendable {
                 }
             }
         }
+        if done > 0 { failures = 0 }
         linesAtOnce = done == ends.count ? min(2 * linesAtOnce, Self.linesAtOnceMax) : 1
         let used = done == 0 ? 0 : ends[done - 1]
         if done < ends.count {
