@@ -31,11 +31,11 @@ struct Piece {
 /// Memory that evaluations are made in, so that one costs no allocation. For one thread, any number of evaluations of any views.
 package final class EvaluationScratch {
     /// In the order of the evaluated features.
-    package internal(set) var results: [FeatureResult] = []
-    var bands: [Band] = []
+    @exclusivity(unchecked) package internal(set) var results: [FeatureResult] = []
+    @exclusivity(unchecked) var bands: [Band] = []
     /// In the order of their bands.
-    var pieces: [Piece] = []
-    var rows: [EventRows] = []
+    @exclusivity(unchecked) var pieces: [Piece] = []
+    @exclusivity(unchecked) var rows: [EventRows] = []
 
     package init() {}
 

@@ -205,7 +205,7 @@ extension ViewRuntime {
     ) throws {
         for chain in features.chains {
             guard try prepare(chain) else { return }
-            for slot in chain.slots { try slot.evaluate(scratch, columns: plan.columns, slots: runners.count, at: time) }
+            for slot in chain.slots { try slot.evaluate(scratch, plan.columns, runners.count, time) }
         }
         for feature in features.derived {
             let value = feature.compute(feature.inputs.map { scratch.results[$0].value })

@@ -9,7 +9,7 @@ package final class EvaluationPlan: Sendable {
         let windows: [Int]
         /// Of closed windows: the end is where the window's grid says.
         let isClosed: Bool
-        let slots: [any SlotEvaluator]
+        let slots: [SlotEvaluator]
     }
 
     struct DerivedFeature: Sendable {
@@ -25,7 +25,7 @@ package final class EvaluationPlan: Sendable {
     package let count: Int
     let resultCount: Int
 
-    init(_ plan: ViewPlan, _ runners: [any SlotRunner], features: [Int]) {
+    init(_ plan: ViewPlan, _ runners: [SlotRunner], features: [Int]) {
         // A feature that is asked for twice is evaluated twice.
         var evaluated = features
         var derived: [DerivedFeature] = []

@@ -153,7 +153,7 @@ package struct LeafView: RowAccess {
 
         func all(_ rows: Int) -> [Int64] { (0..<rows).map { self[$0] } }
 
-        subscript(row: Int) -> Int64 {
+        @inline(__always) subscript(row: Int) -> Int64 {
             // Products and sums wrap: damaged bytes give wrong values, never a trap.
             switch width {
             case 0: return base

@@ -1,32 +1,32 @@
 import WeirAlgebra
 import WeirDefinitions
 
-/// Does one slot's work over whole leaves and tiles, so that an existential is opened once a call, not once an event.
-protocol SlotRunner: Sendable {
-    /// The encoded partial of `old` (nil: no events) and `rows`.
-    func adding(_ rows: EventRows, _ range: Range<Int>, to old: UnsafeRawBufferPointer?, into writer: inout ByteWriter)
-        throws(FormatError)
-    /// The encoded merge of two encoded partials.
-    func merging(_ a: UnsafeRawBufferPointer, _ b: UnsafeRawBufferPointer, into writer: inout ByteWriter) throws(FormatError)
-    /// Makes features of the slot.
-    ///
-    /// - Parameter features: each with its window, its place among the results, and the aggregation that makes its value.
-    func evaluator(_ features: [SlotFeature]) -> any SlotEvaluator
+/// One slot's work over whole leaves, tiles and windows. Closures, not a protocol: the compiler makes code of its own for the types that
+/// `slotRunner` spells out, which it does not for the methods of generic types behind an existential.
+struct SlotRunner: Sendable {
+    /// Writes the encoded partial of an old one (nil: no events) and the rows of a range.
+    let add: @Sendable (EventRows, Range<Int>, UnsafeRawBufferPointer?, inout ByteWriter) throws(FormatError) -> Void
+    let evaluator: @Sendable ([SlotFeature]) -> SlotEvaluator
+
+    fileprivate init<A: Accumulation>(_ runner: TypedSlotRunner<A>) {
+        add = { rows, range, old, writer throws(FormatError) in try runner.adding(rows, range, to: old, into: &writer) }
+        evaluator = { features in runner.evaluator(features) }
+    }
 }
 
+/// A feature of a slot: its window, its place among the results, and what makes its value.
 struct SlotFeature {
     let window: Int
     let result: Int
     let aggregation: any Aggregation
 }
 
-/// Evaluates the features of one slot.
-protocol SlotEvaluator: Sendable {
-    /// Folds the scratch's pieces, band by band, and finishes each feature when its window is complete.
-    func evaluate(_ scratch: EvaluationScratch, columns: [ViewPlan.Column], slots: Int, at time: EventTime) throws(FormatError)
+/// Evaluates the features of one slot: folds the scratch's pieces, band by band, and finishes each feature when its window is complete.
+struct SlotEvaluator: Sendable {
+    let evaluate: @Sendable (EvaluationScratch, [ViewPlan.Column], _ slots: Int, EventTime) throws(FormatError) -> Void
 }
 
-struct TypedSlotRunner<A: Accumulation>: SlotRunner {
+private struct TypedSlotRunner<A: Accumulation> {
     let accumulation: A
     let index: Int
     let column: Int?
@@ -47,21 +47,35 @@ struct TypedSlotRunner<A: Accumulation>: SlotRunner {
         accumulation.encode(partial, into: &writer)
     }
 
-    func merging(
-        _ a: UnsafeRawBufferPointer, _ b: UnsafeRawBufferPointer, into writer: inout ByteWriter
-    ) throws(FormatError) {
-        var partial = try decode(a)
-        accumulation.merge(try decode(b), into: &partial)
-        accumulation.encode(partial, into: &writer)
-    }
-
     private func decode(_ bytes: UnsafeRawBufferPointer?) throws(FormatError) -> A.Partial {
         guard let bytes else { return accumulation.empty }
         var reader = ByteReader(bytes)
         return try accumulation.decode(&reader)
     }
 
-    func evaluator(_ features: [SlotFeature]) -> any SlotEvaluator { TypedSlotEvaluator(self, features) }
+    func evaluator(_ features: [SlotFeature]) -> SlotEvaluator {
+        // The planner put these aggregations here because their accumulator equals this one.
+        let finalizers = features.map { (window: $0.window, result: $0.result, finalize: finalizer($0.aggregation)) }
+        return SlotEvaluator { scratch, columns, slots, time throws(FormatError) in
+            var partial = accumulation.empty
+            var missing = finalizers.count
+            var next = 0
+            for number in 0..<scratch.bands.count {
+                while next < scratch.pieces.count, scratch.pieces[next].band == number {
+                    try fold(scratch.pieces[next], scratch.rows, columns: columns, slots: slots, into: &partial)
+                    next += 1
+                }
+                let window = scratch.bands[number].window
+                for index in 0..<finalizers.count where finalizers[index].window == window {
+                    scratch.results[finalizers[index].result] = withUnsafePointer(to: partial) {
+                        finalizers[index].finalize(UnsafeRawPointer($0), time)
+                    }
+                    missing -= 1
+                }
+                if missing == 0 { return }
+            }
+        }
+    }
 
     @inline(__always)
     func fold(
@@ -151,46 +165,11 @@ struct TypedSlotRunner<A: Accumulation>: SlotRunner {
     }
 }
 
-private final class TypedSlotEvaluator<A: Accumulation>: SlotEvaluator {
-    private let runner: TypedSlotRunner<A>
-    private let features: [(window: Int, result: Int, finalizer: any Finalizer)]
+/// Makes a feature's value of a partial, which must be of the aggregation's own type.
+private typealias Finalizer = @Sendable (_ partial: UnsafeRawPointer, _ time: EventTime) -> FeatureResult
 
-    init(_ runner: TypedSlotRunner<A>, _ features: [SlotFeature]) {
-        self.runner = runner
-        // The planner put these aggregations here because their accumulator equals the runner's.
-        self.features = features.map { ($0.window, $0.result, finalizer($0.aggregation)) }
-    }
-
-    func evaluate(_ scratch: EvaluationScratch, columns: [ViewPlan.Column], slots: Int, at time: EventTime) throws(FormatError) {
-        var partial = runner.accumulation.empty
-        var missing = features.count
-        var next = 0
-        for (number, band) in scratch.bands.enumerated() {
-            while next < scratch.pieces.count, scratch.pieces[next].band == number {
-                try runner.fold(scratch.pieces[next], scratch.rows, columns: columns, slots: slots, into: &partial)
-                next += 1
-            }
-            for feature in features where feature.window == band.window {
-                scratch.results[feature.result] = withUnsafePointer(to: partial) {
-                    feature.finalizer.result(of: UnsafeRawPointer($0), at: time)
-                }
-                missing -= 1
-            }
-            if missing == 0 { return }
-        }
-    }
-}
-
-/// Makes a feature's value of a partial.
-private protocol Finalizer: Sendable {
-    /// - Parameter partial: of the aggregation's own type.
-    func result(of partial: UnsafeRawPointer, at time: EventTime) -> FeatureResult
-}
-
-private struct TypedFinalizer<G: Aggregation>: Finalizer {
-    let aggregation: G
-
-    func result(of partial: UnsafeRawPointer, at time: EventTime) -> FeatureResult {
+private func makeFinalizer<G: Aggregation>(_ aggregation: G) -> Finalizer {
+    { partial, time in
         switch aggregation.value(of: partial.assumingMemoryBound(to: G.Accumulator.Partial.self).pointee, at: time) {
         case .value(let value):
             let value = value.featureValue
@@ -203,8 +182,8 @@ private struct TypedFinalizer<G: Aggregation>: Finalizer {
 }
 
 /// Spelled out for the common ones, so that the compiler makes code of its own for each.
-private func finalizer(_ aggregation: any Aggregation) -> any Finalizer {
-    func open<G: Aggregation>(_ aggregation: G) -> any Finalizer { TypedFinalizer(aggregation: aggregation) }
+private func finalizer(_ aggregation: any Aggregation) -> Finalizer {
+    func open<G: Aggregation>(_ aggregation: G) -> Finalizer { makeFinalizer(aggregation) }
     return switch aggregation {
     case let known as Count<Bool>: open(known)
     case let known as Sum<Double>: open(known)
@@ -223,10 +202,30 @@ private func finalizer(_ aggregation: any Aggregation) -> any Finalizer {
     }
 }
 
+/// Spelled out so that the compiler makes code of its own for the common ones.
+private func slotRunner(_ slot: ViewPlan.Slot, index: Int) -> SlotRunner {
+    func open<A: Accumulation>(_ accumulation: A) -> SlotRunner {
+        SlotRunner(TypedSlotRunner(accumulation, index: index, column: slot.column, filter: slot.filter))
+    }
+    return switch slot.accumulation {
+    case let known as CountAccumulation<Bool>: open(known)
+    case let known as SumAccumulation<Double>: open(known)
+    case let known as SumAccumulation<Int64>: open(known)
+    case let known as PowerSumAccumulation<Double>: open(known)
+    case let known as ExtremumAccumulation<Double>: open(known)
+    case let known as EdgeAccumulation<Text>: open(known)
+    case let known as DistinctAccumulation<Int64>: open(known)
+    case let known as DistinctAccumulation<Text>: open(known)
+    case let known as QuantileAccumulation<Double>: open(known)
+    case let known as ValueCountAccumulation<Text>: open(known)
+    default: open(slot.accumulation)
+    }
+}
+
 /// The machinery of one view: a runner a slot.
 package final class ViewRuntime: Sendable {
     package let plan: ViewPlan
-    let runners: [any SlotRunner]
+    let runners: [SlotRunner]
     /// Evaluates all features.
     package let allFeatures: EvaluationPlan
 
@@ -249,25 +248,7 @@ package final class ViewRuntime: Sendable {
                     nil
                 }
             })
-        runners = plan.slots.enumerated().map { index, slot in
-            func open<A: Accumulation>(_ accumulation: A) -> any SlotRunner {
-                TypedSlotRunner(accumulation, index: index, column: slot.column, filter: slot.filter)
-            }
-            // Spelled out so that the compiler makes code of its own for the common ones, where `open` alone goes through witnesses.
-            return switch slot.accumulation {
-            case let known as CountAccumulation<Bool>: open(known)
-            case let known as SumAccumulation<Double>: open(known)
-            case let known as SumAccumulation<Int64>: open(known)
-            case let known as PowerSumAccumulation<Double>: open(known)
-            case let known as ExtremumAccumulation<Double>: open(known)
-            case let known as EdgeAccumulation<Text>: open(known)
-            case let known as DistinctAccumulation<Int64>: open(known)
-            case let known as DistinctAccumulation<Text>: open(known)
-            case let known as QuantileAccumulation<Double>: open(known)
-            case let known as ValueCountAccumulation<Text>: open(known)
-            default: open(slot.accumulation)
-            }
-        }
+        runners = plan.slots.enumerated().map { slotRunner($1, index: $0) }
         allFeatures = EvaluationPlan(plan, runners, features: Array(plan.features.indices))
     }
 

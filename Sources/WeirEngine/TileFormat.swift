@@ -67,7 +67,7 @@ extension ViewRuntime {
         for (slot, runner) in runners.enumerated() {
             // Of what has expired only windows without a beginning ask.
             let isAsked = baseTime == nil || lifetimeSlots.contains(slot)
-            try runner.adding(rows, isAsked ? range : 0..<0, to: isAsked ? oldTile?.partial(slot) : nil, into: &scratch.partials)
+            try runner.add(rows, isAsked ? range : 0..<0, isAsked ? oldTile?.partial(slot) : nil, &scratch.partials)
             scratch.writer.write(UInt32(scratch.partials.count))
         }
         scratch.partials.bytes.withUnsafeBytes { scratch.writer.writeRaw($0) }

@@ -1,5 +1,5 @@
 /// One command, or a subcommand of one.
-struct Command: Sendable {
+final class Command: Sendable {
     typealias Run = @Sendable (CommandCall, inout RESPWriter) throws(CommandError) -> CommandOutcome
 
     /// In lower case.
@@ -10,9 +10,9 @@ struct Command: Sendable {
     let summary: String
     /// The arguments as the documentation writes them.
     let syntax: String
-    var flags: [String] = ["readonly"]
-    var isAllowedUnauthenticated = false
-    var subcommands: [Command] = []
+    let flags: [String]
+    let isAllowedUnauthenticated: Bool
+    let subcommands: [Command]
     let run: Run
 
     init(
@@ -80,8 +80,12 @@ struct CommandTable: Sendable {
     }
 
     static func isEqual(_ name: UnsafeRawBufferPointer, _ lowercased: String) -> Bool {
-        let utf8 = lowercased.utf8
-        return name.count == utf8.count && zip(name, utf8).allSatisfy { RESPArguments.lowercased($0) == $1 }
+        var index = 0
+        for byte in lowercased.utf8 {
+            guard index < name.count, RESPArguments.lowercased(name[index]) == byte else { return false }
+            index += 1
+        }
+        return index == name.count
     }
 
     /// Runs one command: checks its name and the number of its arguments, and that the client may. A refusal is a reply too.

@@ -59,9 +59,10 @@ extension Command {
         _ call: CommandCall, _ index: Int
     ) throws(CommandError) -> (view: UnsafeRawBufferPointer, key: UnsafeRawBufferPointer) {
         let text = call.arguments[index]
-        guard let colon = text.firstIndex(of: UInt8(ascii: ":")) else {
+        guard let start = text.baseAddress, let found = memchr(start, 58, text.count) else {
             throw CommandError("'\(call.arguments.shown(index))' names no entity; write view:key, such as household_spend:42")
         }
+        let colon = UnsafeRawPointer(found) - start
         return (UnsafeRawBufferPointer(rebasing: text[..<colon]), UnsafeRawBufferPointer(rebasing: text[(colon + 1)...]))
     }
 
@@ -202,6 +203,7 @@ extension RESPWriter {
     /// - Parameter results: at least one.
     mutating func writeArray(_ results: borrowing [FeatureResult]) {
         array(count: results.count)
+        if writeScalars(results) { return }
         for index in 0..<results.count { write(featureValue: results[index].value) }
     }
 

@@ -93,6 +93,7 @@ package struct RESPParser: ~Copyable {
                     state = .bulkLength
                 }
             case .bulkLength:
+                if let step = parsePlainArguments(bytes) { return step }
                 guard position < bytes.count else { return .needMore }
                 guard bytes[position] == UInt8(ascii: "$") else {
                     let byte = bytes[position]
@@ -126,6 +127,39 @@ package struct RESPParser: ~Copyable {
                     state = .frameStart
                     return .command(consumed: position)
                 }
+            }
+        }
+    }
+
+    /// Takes arguments of up to 99 bytes that have arrived as a whole: nearly all of them.
+    ///
+    /// - Returns: the command when that was the last one; nil where something else comes, which is looked at byte by byte.
+    private mutating func parsePlainArguments(_ bytes: UnsafeRawBufferPointer) -> Step? {
+        guard let start = bytes.baseAddress, limits.bulkBytesMax >= 99 else { return nil }
+        let end = min(bytes.count, limits.requestBytesMax)
+        while true {
+            // The shortest argument, "$0\r\n\r\n", has six bytes.
+            guard position + 6 <= end, start.load(fromByteOffset: position, as: UInt8.self) == UInt8(ascii: "$") else { return nil }
+            var length = Int(start.load(fromByteOffset: position + 1, as: UInt8.self) &- 48)
+            var line = position + 2
+            guard length <= 9 else { return nil }
+            let second = Int(start.load(fromByteOffset: line, as: UInt8.self) &- 48)
+            if second <= 9 {
+                guard length > 0 else { return nil }
+                length = 10 * length + second
+                line += 1
+            }
+            let lineEnd = UInt16(littleEndian: start.loadUnaligned(fromByteOffset: line, as: UInt16.self))
+            let last = line + 2 + length
+            guard lineEnd == 0x0a0d, last + 2 <= end,
+                UInt16(littleEndian: start.loadUnaligned(fromByteOffset: last, as: UInt16.self)) == 0x0a0d
+            else { return nil }
+            ranges.append(line + 2..<last)
+            position = last + 2
+            argumentsMissing -= 1
+            if argumentsMissing == 0 {
+                state = .frameStart
+                return .command(consumed: position)
             }
         }
     }

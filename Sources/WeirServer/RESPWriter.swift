@@ -151,6 +151,69 @@ package struct RESPWriter {
         }
     }
 
+    /// Scalars without text in one piece: what most features are.
+    ///
+    /// - Returns: false where there is another value; nothing is written then.
+    mutating func writeScalars(_ results: borrowing [FeatureResult]) -> Bool {
+        for index in 0..<results.count {
+            switch results[index].value {
+            case .null, .int, .double, .bool: continue
+            case .string, .list, .map: return false
+            }
+        }
+        let count = results.count
+        let isOld = version == .resp2
+        buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: count * (NumberText.bytesMax + 8)) { out in
+            var next = out.baseAddress!.assumingMemoryBound(to: UInt8.self)
+            for index in 0..<count {
+                switch results[index].value {
+                case .double(let number):
+                    // The text's length stands before it: two digits where it has ten bytes or more.
+                    let start = isOld ? 5 : 1
+                    let length = NumberText.write(number, to: next + start)
+                    next += RESPWriter.frame(next, length: length, start: start, type: isOld ? nil : UInt8(ascii: ","))
+                case .int(let number):
+                    let start = isOld ? 5 : 1
+                    let length = NumberText.write(number, to: next + start)
+                    next += RESPWriter.frame(next, length: length, start: start, type: isOld ? nil : UInt8(ascii: ":"))
+                case .bool(let truth): next += RESPWriter.copy(isOld ? (truth ? "$4\r\ntrue\r\n" : "$5\r\nfalse\r\n") : (truth ? "#t\r\n" : "#f\r\n"), next)
+                default: next += RESPWriter.copy(isOld ? "$-1\r\n" : "_\r\n", next)
+                }
+            }
+            return UnsafeMutableRawPointer(next) - out.baseAddress!
+        }
+        return true
+    }
+
+    private static func copy(_ text: StaticString, _ out: UnsafeMutablePointer<UInt8>) -> Int {
+        out.update(from: text.utf8Start, count: text.utf8CodeUnitCount)
+        return text.utf8CodeUnitCount
+    }
+
+    /// Puts what belongs around a text that was written at `start`; the header of a bulk string has room for a length of two digits.
+    private static func frame(_ out: UnsafeMutablePointer<UInt8>, length: Int, start: Int, type: UInt8?) -> Int {
+        var end = start + length
+        if let type {
+            out[0] = type
+        } else {
+            out[0] = UInt8(ascii: "$")
+            if length < 10 {
+                out[1] = UInt8(truncatingIfNeeded: 48 + length)
+                (out + 4).update(from: out + 5, count: length)
+                end -= 1
+            } else {
+                out[1] = UInt8(truncatingIfNeeded: 48 + length / 10)
+                out[2] = UInt8(truncatingIfNeeded: 48 + length % 10)
+            }
+            let line = length < 10 ? 2 : 3
+            out[line] = 13
+            out[line + 1] = 10
+        }
+        out[end] = 13
+        out[end + 1] = 10
+        return end + 2
+    }
+
     // MARK: Bytes
 
     private mutating func header(_ type: UInt8, _ value: Int64) {
