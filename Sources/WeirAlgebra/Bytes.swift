@@ -61,7 +61,7 @@ public struct ByteReader {
     @inlinable public var isAtEnd: Bool { rest.isEmpty }
     @inlinable public var remaining: Int { rest.count }
 
-    @inlinable public mutating func readRaw(_ count: Int) throws(FormatError) -> UnsafeRawBufferPointer {
+    @inlinable @inline(__always) public mutating func readRaw(_ count: Int) throws(FormatError) -> UnsafeRawBufferPointer {
         guard count >= 0, count <= rest.count else { throw shortage(count) }
         let start = rest.baseAddress
         rest = UnsafeRawBufferPointer(start: start.map { $0 + count }, count: rest.count &- count)
@@ -72,7 +72,7 @@ public struct ByteReader {
         FormatError("\(count) bytes wanted, \(rest.count) left")
     }
 
-    @inlinable public mutating func read<I: FixedWidthInteger>(_: I.Type = I.self) throws(FormatError) -> I {
+    @inlinable @inline(__always) public mutating func read<I: FixedWidthInteger>(_: I.Type = I.self) throws(FormatError) -> I {
         I(littleEndian: try readRaw(MemoryLayout<I>.size).loadUnaligned(as: I.self))
     }
 

@@ -84,25 +84,30 @@ package final class ViewPlan: Sendable {
 
     /// Hands over the canonical form of a key as a client spelled it. The common spellings take no allocation.
     ///
-    /// - Returns: nil for bytes that are no key of this entity.
-    package func withCanonicalKey<R>(
-        _ spelled: UnsafeRawBufferPointer, _ body: (UnsafeRawBufferPointer) throws -> R
-    ) rethrows -> R? {
+    /// - Returns: false for bytes that are no key of this entity.
+    package func withCanonicalKey(
+        _ spelled: UnsafeRawBufferPointer, _ body: (UnsafeRawBufferPointer) throws -> Void
+    ) rethrows -> Bool {
         switch keyForm {
         case .integer:
             // Up to 18 digits fit into 64 bits; the rest goes the way of all other spellings.
             if !spelled.isEmpty, spelled.count <= 18, spelled.allSatisfy({ $0 &- 48 <= 9 }) {
                 var start = 0
                 while start < spelled.count - 1, spelled[start] == 48 { start += 1 }
-                return try body(UnsafeRawBufferPointer(rebasing: spelled[start...]))
+                try body(UnsafeRawBufferPointer(rebasing: spelled[start...]))
+                return true
             }
         case .text:
-            if spelled.allSatisfy({ $0 < 0x80 }) { return try body(spelled) }
+            if spelled.allSatisfy({ $0 < 0x80 }) {
+                try body(spelled)
+                return true
+            }
         case .other: break
         }
-        guard let text = String(validating: spelled, as: UTF8.self), let key = canonicalKey(text) else { return nil }
+        guard let text = String(validating: spelled, as: UTF8.self), let key = canonicalKey(text) else { return false }
         let bytes = Array(key.utf8)
-        return try bytes.withUnsafeBytes(body)
+        try bytes.withUnsafeBytes(body)
+        return true
     }
 
     package func feature(named name: String) -> Int? { featureNumbers[name] }

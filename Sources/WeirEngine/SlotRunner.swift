@@ -60,10 +60,25 @@ private struct TypedSlotRunner<A: Accumulation> {
             var partial = accumulation.empty
             var missing = finalizers.count
             var next = 0
+            // Bands mostly are parts of one leaf: the head's.
+            var leaf: (start: UnsafeRawPointer?, rows: LeafColumn)?
             for number in 0..<scratch.bands.count {
                 while next < scratch.pieces.count, scratch.pieces[next].band == number {
-                    try fold(scratch.pieces[next], scratch.rows, columns: columns, slots: slots, into: &partial)
+                    let piece = scratch.pieces[next]
                     next += 1
+                    switch piece.source {
+                    case .tile(let bytes):
+                        accumulation.merge(try decode(TileView(bytes, slots: slots).partial(index)), into: &partial)
+                    case .leaf(let bytes):
+                        if leaf == nil || leaf!.start != bytes.baseAddress {
+                            leaf = (
+                                bytes.baseAddress,
+                                try LeafColumn(bytes, columns: columns, column: column, identities: A.usesIDs, filters: filter != nil)
+                            )
+                        }
+                        foldLeaf(leaf!.rows, piece.range, into: &partial)
+                    case .rows(let number): fold(scratch.rows[number], piece.range, into: &partial)
+                    }
                 }
                 let window = scratch.bands[number].window
                 for index in 0..<finalizers.count where finalizers[index].window == window {
@@ -77,21 +92,7 @@ private struct TypedSlotRunner<A: Accumulation> {
         }
     }
 
-    @inline(__always)
-    func fold(
-        _ piece: Piece, _ rows: [EventRows], columns: [ViewPlan.Column], slots: Int, into partial: inout A.Partial
-    ) throws(FormatError) {
-        switch piece.source {
-        case .tile(let bytes): accumulation.merge(try decode(TileView(bytes, slots: slots).partial(index)), into: &partial)
-        case .leaf(let bytes):
-            // Counting all rows needs none of them.
-            let leaf = try LeafColumn(bytes, columns: columns, column: column, identities: A.usesIDs, filters: filter != nil)
-            foldLeaf(leaf, piece.range, into: &partial)
-        case .rows(let number): fold(rows[number], piece.range, into: &partial)
-        }
-    }
-
-    /// The same over a stored leaf: numbers are read by their column's form, which is looked at once.
+    /// Rows of a stored leaf: numbers are read by their column's form, which is looked at once.
     private func foldLeaf(_ leaf: LeafColumn, _ range: Range<Int>, into partial: inout A.Partial) {
         guard !A.usesIDs, filter == nil, let column = leaf.column, column.nulls == nil else { return fold(leaf, range, into: &partial) }
         func add(_ row: Int, _ value: A.Input) {

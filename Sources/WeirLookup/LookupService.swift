@@ -306,12 +306,8 @@ package final class LookupService: Sendable {
             throw LookupError("a key of \(view.plan.entity) has at most \(Limits.keyBytesMax) bytes")
         }
         let overlay = session.batches.isEmpty ? nil : session.rows(of: view.plan, viewIndex: viewIndexes[number], key: key)
-        if let outcome = try reader.withEntity(
-            view: number, key: key,
-            { nodes, keptFrom in
-                try view.evaluate(features, nodes: nodes, asOf: asOf, session: overlay, keptFrom: keptFrom, scratch)
-            })
-        {
+        let (nodes, keptFrom) = try reader.entity(view: number, key: key)
+        if let outcome = try view.evaluate(features, nodes: nodes, asOf: asOf, session: overlay, keptFrom: keptFrom, scratch) {
             return outcome
         }
         let rows = try history.rows(

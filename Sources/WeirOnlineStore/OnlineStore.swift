@@ -134,20 +134,21 @@ package final class OnlineStore: ShardSet, Sendable {
             return transaction
         }
 
-        /// Hands over an entity's nodes, and the time from which on the shard keeps the view's events.
+        /// An entity's nodes, valid until the snapshots end, and the time from which on the shard keeps the view's events.
         ///
         /// - Parameter key: the canonical one; at most `Limits.keyBytesMax` bytes.
-        package func withEntity<R>(view: Int, key: UnsafeRawBufferPointer, _ body: (any NodeReading, Int64) throws -> R) throws -> R {
+        package func entity(view: Int, key: UnsafeRawBufferPointer) throws -> (nodes: any NodeReading, keptFrom: Int64) {
             let transaction = try shard(Sharding.shard(ofHash: Sharding.hash(key), count: store.shardCount))
-            // One that a lookup inside of another still uses stays as it is.
+            // One that is still in use stays as it is.
             if !isKnownUniquelyReferenced(&prefix) { prefix = EntityPrefix() }
             prefix.set(view: view, key: key)
-            return try body(EntityNodes(transaction: transaction, prefix: prefix), transaction.keptFrom(view: view))
+            return (EntityNodes(transaction: transaction, prefix: prefix), transaction.keptFrom(view: view))
         }
 
         package func withEntity<R>(view: Int, key: String, _ body: (any NodeReading, Int64) throws -> R) throws -> R {
             var key = key
-            return try key.withUTF8 { try withEntity(view: view, key: UnsafeRawBufferPointer($0), body) }
+            let (nodes, keptFrom) = try key.withUTF8 { try entity(view: view, key: UnsafeRawBufferPointer($0)) }
+            return try body(nodes, keptFrom)
         }
 
         /// The states of all shards.
@@ -181,12 +182,14 @@ package final class OnlineStore: ShardSet, Sendable {
 
     /// Bytes that are not what they should be, said with the store's name and the way out.
     package func explaining<R>(_ body: () throws -> R) throws -> R {
-        do {
-            return try body()
-        } catch let error as FormatError {
-            throw OnlineStoreError(
-                "the online store in \(directory) is damaged: \(error); `weir rebuild` makes it anew from the history, nothing is lost")
-        }
+        do { return try body() } catch { throw explained(error) }
+    }
+
+    /// The same for an error at hand.
+    package func explained(_ error: any Error) -> any Error {
+        guard let error = error as? FormatError else { return error }
+        return OnlineStoreError(
+            "the online store in \(directory) is damaged: \(error); `weir rebuild` makes it anew from the history, nothing is lost")
     }
 
     package func states() throws -> [ShardState] { try withReader { try $0.states() } }

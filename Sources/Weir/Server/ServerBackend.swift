@@ -122,19 +122,19 @@ final class ServerBackend: FeatureBackend {
     func viewFeatures(
         _ selection: ViewSelection, key: UnsafeRawBufferPointer, executor: Int, _ body: (borrowing [FeatureResult], Bool) -> Void
     ) throws(CommandError) {
-        try translating {
-            guard let evaluation = selection.evaluation as? EvaluationPlan else { return }
-            let plan = lookups.catalog.views[selection.view]
-            let worker = workers[executor].worker
-            let found: Void? = try lookups.store.explaining {
-                let asOf = AsOf(try lookups.now(worker.reader))
-                return try plan.withCanonicalKey(key) { key in
-                    try lookups.features(view: selection.view, evaluation, key: key, asOf: asOf, worker, body)
-                }
+        guard let evaluation = selection.evaluation as? EvaluationPlan else { return }
+        let plan = lookups.catalog.views[selection.view]
+        let worker = workers[executor].worker
+        do {
+            let asOf = AsOf(try lookups.now(worker.reader))
+            let isKey = try plan.withCanonicalKey(key) { key in
+                try lookups.features(view: selection.view, evaluation, key: key, asOf: asOf, worker, body)
             }
-            if found == nil {
+            guard isKey else {
                 throw LookupError("'\(String(decoding: key, as: UTF8.self))' is no key of \(plan.entity), which is \(plan.keyTypeName)")
             }
+        } catch {
+            throw CommandError("\(lookups.store.explained(error))")
         }
     }
 
