@@ -1,4 +1,5 @@
 import Foundation
+import Synchronization
 import WeirAlgebra
 import WeirDefinitions
 import WeirEngine
@@ -27,11 +28,34 @@ package final class KafkaIngest: @unchecked Sendable {
         }
     }
 
+    /// How far a partition is read.
+    package struct Partition: Sendable {
+        package let topic: String
+        package let partition: Int32
+        /// The next offset to read.
+        package let position: Int64
+        /// The offset behind the last message, as the broker said it last; nil before it did.
+        package let end: Int64?
+
+        /// Messages (and markers of transactions) that are still to be read; nil before the broker said how many there are.
+        package var lag: Int64? { end.map { max(0, $0 - position) } }
+    }
+
+    /// What is known of the topics; looked at once a second.
+    package struct Status: Sendable {
+        package var partitions: [Partition] = []
+        /// Whether the broker was asked for the topics' partitions at all.
+        package var hasLooked = false
+        /// Why the partitions could not be found the last time.
+        package var problem: String?
+    }
+
     private let options: Options
     private let topics: [String]
     private let pipeline: Pipeline
     private let report: @Sendable (String) -> Void
     private var reader: TopicReader<KafkaConsumer>
+    private let status = Mutex(Status())
     private let condition = NSCondition()
     private var isStopping = false
     private var isDone = false
@@ -73,6 +97,16 @@ package final class KafkaIngest: @unchecked Sendable {
         condition.unlock()
     }
 
+    package var currentStatus: Status { status.withLock { $0 } }
+
+    private func updateStatus() {
+        let partitions = reader.positions.map { topic, partition, position in
+            Partition(
+                topic: topic, partition: partition, position: position, end: reader.consumer.endOffset(topic: topic, partition: partition))
+        }.sorted { ($0.topic, $0.partition) < ($1.topic, $1.partition) }
+        status.withLock { $0.partitions = partitions }
+    }
+
     private var shouldStop: Bool {
         condition.lock()
         defer { condition.unlock() }
@@ -82,14 +116,26 @@ package final class KafkaIngest: @unchecked Sendable {
     private func run() throws {
         var lastLook = Date.distantPast
         var lastReport = Date()
+        var lastStatus = Date.distantPast
         while !shouldStop {
+            if Date().timeIntervalSince(lastStatus) > 1 {
+                updateStatus()
+                lastStatus = Date()
+            }
             if Date().timeIntervalSince(lastLook) > (reader.isEmpty ? 1 : 5) {
+                var problem: String?
                 for topic in topics {
                     do {
                         try reader.findPartitions(topic: topic, ingestTime: wallClock()) { try pipeline.submit($0) }
                     } catch let error as KafkaError {
                         report("\(error)")
+                        problem = "\(error)"
                     }
+                }
+                let found = problem
+                status.withLock {
+                    $0.hasLooked = true
+                    $0.problem = found
                 }
                 lastLook = Date()
             }

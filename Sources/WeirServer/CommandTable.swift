@@ -13,6 +13,8 @@ struct Command: Sendable {
     var flags: [String] = ["readonly"]
     var isAllowedUnauthenticated = false
     var subcommands: [Command] = []
+    /// Its place in the table, which it is counted by.
+    fileprivate(set) var number = 0
     let run: Run
 
     init(
@@ -65,11 +67,18 @@ struct CommandTable: Sendable {
     private let byLength: [[Int]]
 
     init() {
-        commands = Command.features + Command.events + Command.views + Command.connection + Command.introspection
+        var commands = Command.features + Command.events + Command.views + Command.connection + Command.introspection
         var byLength = [[Int]](repeating: [], count: 1 + (commands.map(\.name.utf8.count).max() ?? 0))
-        for (index, command) in commands.enumerated() { byLength[command.name.utf8.count].append(index) }
+        for (index, command) in commands.enumerated() {
+            commands[index].number = index
+            byLength[command.name.utf8.count].append(index)
+        }
+        self.commands = commands
         self.byLength = byLength
     }
+
+    /// What requests are counted as: the commands in their order, then what is none of them.
+    var countedNames: [String] { commands.map(\.name) + ["other"] }
 
     func command(named name: UnsafeRawBufferPointer) -> Command? {
         guard name.count < byLength.count else { return nil }
@@ -87,9 +96,24 @@ struct CommandTable: Sendable {
     /// Runs one command: checks its name and the number of its arguments, and that the client may. A refusal is a reply too.
     func run(_ call: CommandCall, _ writer: inout RESPWriter) -> CommandOutcome {
         let start = writer.buffer.writerIndex
+        let command = command(named: call.arguments[0])
+        let number = command?.number ?? commands.count
+        let (metrics, executor) = (call.server.metrics, call.client.executor)
+        metrics.count(number, executor: executor)
         do throws(CommandError) {
-            return try dispatch(call, &writer)
+            let outcome = try dispatch(command, call, &writer)
+            guard case .replyLater(let begin) = outcome else { return outcome }
+            let isGiven = AtomicFlag()
+            return .replyLater { done in
+                begin { result in
+                    // A second reply changes nothing.
+                    guard isGiven.set() else { return }
+                    if case .failure = result { metrics.countError(number, executor: executor) }
+                    done(result)
+                }
+            }
         } catch {
+            metrics.countError(number, executor: executor)
             // No half replies: what the command may have written before it failed goes.
             writer.buffer.moveWriterIndex(to: start)
             writer.error(error)
@@ -97,9 +121,11 @@ struct CommandTable: Sendable {
         }
     }
 
-    private func dispatch(_ call: CommandCall, _ writer: inout RESPWriter) throws(CommandError) -> CommandOutcome {
+    private func dispatch(
+        _ command: Command?, _ call: CommandCall, _ writer: inout RESPWriter
+    ) throws(CommandError) -> CommandOutcome {
         let arguments = call.arguments
-        guard let command = command(named: arguments[0]) else {
+        guard let command else {
             // A browser that was lured into posting to this port must not get its body run as inline commands.
             if arguments.isWord(0, "post") || arguments.isWord(0, "host:") {
                 call.server.logger.warning("closed a connection that speaks HTTP on the Redis port")
