@@ -77,7 +77,6 @@ final class Service: Sendable {
         do {
             http = try waiting {
                 var configuration = HTTPServer.Configuration()
-                configuration.threadCount = self.threadCount
                 configuration.host = options.bind
                 configuration.port = options.http
                 return try await HTTPServer.start(

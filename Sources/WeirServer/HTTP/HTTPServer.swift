@@ -19,8 +19,6 @@ package final class HTTPServer: Sendable {
         package var host = "127.0.0.1"
         /// 0: any free port; `HTTPServer.port` tells which.
         package var port = 6_480
-        /// Event loops, each a thread, which requests are answered on.
-        package var threadCount = 2
         /// A connection that sends nothing for so long is closed.
         package var idleTime = Duration.seconds(600)
 
@@ -31,13 +29,11 @@ package final class HTTPServer: Sendable {
     package let port: Int
     private let listener: any Channel
     private let running: Task<Void, Never>
-    private let group: MultiThreadedEventLoopGroup
 
-    private init(port: Int, listener: any Channel, running: Task<Void, Never>, group: MultiThreadedEventLoopGroup) {
+    private init(port: Int, listener: any Channel, running: Task<Void, Never>) {
         self.port = port
         self.listener = listener
         self.running = running
-        self.group = group
     }
 
     /// Binds and starts to serve.
@@ -46,12 +42,12 @@ package final class HTTPServer: Sendable {
     package static func start(
         _ configuration: Configuration, backend: any HTTPBackend, authenticator: (any HTTPAuthenticator)? = nil, logger: Logger
     ) async throws(ServerError) -> HTTPServer {
-        guard configuration.threadCount > 0 else { throw ServerError("the server needs at least one thread") }
         guard (0...65_535).contains(configuration.port) else {
             throw ServerError("there is no port \(configuration.port); ports are 1 to 65535, and 0 for any free one")
         }
         let started = Started()
-        let group = MultiThreadedEventLoopGroup(numberOfThreads: configuration.threadCount)
+        // NIO's own loops, a thread a core: Hummingbird's server still uses its loops when it has ended, so they cannot be shut down with it.
+        let group = MultiThreadedEventLoopGroup.singleton
         let connections = HTTPConnections()
         let idleTime = TimeAmount.nanoseconds(Int64(configuration.idleTime / .nanoseconds(1)))
         let application = Application(
@@ -63,7 +59,7 @@ package final class HTTPServer: Sendable {
             configuration: ApplicationConfiguration(
                 address: .hostname(configuration.host, port: configuration.port), serverName: "weir"),
             onServerRunning: { channel in started.resolve(.success(channel)) },
-            eventLoopGroupProvider: .shared(group), logger: logger)
+            logger: logger)
         let running = Task {
             do {
                 try await application.run()
@@ -72,15 +68,8 @@ package final class HTTPServer: Sendable {
                 started.resolve(.failure(ServerError(bindFailure(configuration.host, configuration.port, error))))
             }
         }
-        do throws(ServerError) {
-            let listener = try await started.result().get()
-            let port = listener.localAddress?.port ?? configuration.port
-            return HTTPServer(port: port, listener: listener, running: running, group: group)
-        } catch {
-            await running.value
-            try? await group.shutdownGracefully()
-            throw error
-        }
+        let listener = try await started.result().get()
+        return HTTPServer(port: listener.localAddress?.port ?? configuration.port, listener: listener, running: running)
     }
 
     /// Stops accepting and closes the connections.
@@ -88,7 +77,6 @@ package final class HTTPServer: Sendable {
         listener.close(promise: nil)
         running.cancel()
         await running.value
-        try? await group.shutdownGracefully()
     }
 }
 
