@@ -22,6 +22,9 @@ enum HTTPPath: String, CaseIterable {
         }
     }
 
+    /// As requests are counted.
+    static let list = allCases
+
     /// For hints.
     static var all: String {
         "there are " + allCases.map { "\($0.method) \($0.rawValue)" }.joined(separator: ", ")
@@ -44,7 +47,7 @@ struct HTTPRoutes: Sendable {
     let authenticator: (any HTTPAuthenticator)?
     let connections: HTTPConnections
     let metrics = RequestMetrics(
-        protocolName: "http", commands: HTTPPath.allCases.map { String($0.rawValue.dropFirst()) } + ["other"], executors: 1)
+        protocolName: "http", commands: HTTPPath.list.map { String($0.rawValue.dropFirst()) } + ["other"], executors: 1)
 
     func router() -> Router<HTTPContext> {
         let router = Router(context: HTTPContext.self, options: .autoGenerateHeadEndpoints)
@@ -89,6 +92,7 @@ struct HTTPRoutes: Sendable {
     /// Browsers send other types to other sites without asking.
     private func checkContentType(_ request: Request) throws(HTTPProblem) {
         let type = request.headers[.contentType] ?? ""
+        if type == "application/json" { return }
         let essence = type.prefix { $0 != ";" }.trimmed.lowercased()
         guard essence == "application/json" || (essence.hasPrefix("application/") && essence.hasSuffix("+json")) else {
             throw HTTPProblem(
@@ -154,11 +158,11 @@ private struct Gate: RouterMiddleware {
     ) async throws -> Response {
         // The route that was found, and not the path as sent: a path may be written in more than one way.
         let route = context.endpointPath
-        let path = HTTPPath.allCases.firstIndex { $0.rawValue == route }
-        let command = path ?? HTTPPath.allCases.count
+        let path = HTTPPath.list.firstIndex { $0.rawValue == route }
+        let command = path ?? HTTPPath.list.count
         metrics.count(command, executor: 0)
         do {
-            if let right = path.flatMap({ HTTPPath.allCases[$0].right }), let authenticator {
+            if let right = path.flatMap({ HTTPPath.list[$0].right }), let authenticator {
                 let credentials = request.headers[.authorization].flatMap { HTTPCredentials(authorization: $0) }
                 do throws(HTTPProblem) {
                     try authenticator.authorize(credentials, for: right)
