@@ -28,17 +28,12 @@ package final class KafkaIngest: @unchecked Sendable {
         }
     }
 
-    /// How far a partition is read.
+    /// A partition that is read.
     package struct Partition: Sendable {
         package let topic: String
         package let partition: Int32
-        /// The next offset to read.
-        package let position: Int64
         /// The offset behind the last message, as the broker said it last; nil before it did.
         package let end: Int64?
-
-        /// Messages (and markers of transactions) that are still to be read; nil before the broker said how many there are.
-        package var lag: Int64? { end.map { max(0, $0 - position) } }
     }
 
     /// What is known of the topics; looked at once a second.
@@ -100,9 +95,9 @@ package final class KafkaIngest: @unchecked Sendable {
     package var currentStatus: Status { status.withLock { $0 } }
 
     private func updateStatus() {
-        let partitions = reader.positions.map { topic, partition, position in
+        let partitions = reader.positions.map { topic, partition, _ in
             Partition(
-                topic: topic, partition: partition, position: position, end: reader.consumer.endOffset(topic: topic, partition: partition))
+                topic: topic, partition: partition, end: reader.consumer.endOffset(topic: topic, partition: partition))
         }.sorted { ($0.topic, $0.partition) < ($1.topic, $1.partition) }
         status.withLock { $0.partitions = partitions }
     }
@@ -132,6 +127,7 @@ package final class KafkaIngest: @unchecked Sendable {
                         problem = "\(error)"
                     }
                 }
+                updateStatus()
                 let found = problem
                 status.withLock {
                     $0.hasLooked = true

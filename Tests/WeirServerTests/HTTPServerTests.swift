@@ -11,12 +11,15 @@ final class FakeHTTPBackend: HTTPBackend {
     func onlineFeatures(_ request: OnlineFeaturesRequest) throws(HTTPProblem) -> OnlineFeatures {
         guard case .features(let range) = request.wanted else { throw HTTPProblem(.notFound, "there is no service") }
         let references = try request.references(range)
-        let row = OnlineFeatures.Row(
-            values: [.double(2.5), .list([])], statuses: [.present, .present], eventTimes: [EventTime(microseconds: 1_500_000)])
+        var group = OnlineFeatures.Group(resultsPerRow: 2, eventTimesPerRow: 1, rows: request.rowCount)
+        for _ in 0..<request.rowCount {
+            group.results += [FeatureResult(.double(2.5), .present), FeatureResult(.list([]), .present)]
+            group.eventTimes.append(EventTime(microseconds: 1_500_000))
+        }
         return OnlineFeatures(
             echoed: [0],
             columns: references.map { .init(name: $0.feature, group: 0, value: $0.feature == "last" ? 1 : 0, eventTime: 0) },
-            groups: [Array(repeating: row, count: request.rowCount)], views: ["spend"])
+            groups: [group], views: ["spend"])
     }
 
     func catalog() -> ReplyValue { .map(["views": .array([.map(["name": .string("spend \"x\""), "window": .null, "count": .int(-3)])])]) }

@@ -12,6 +12,7 @@ final class OnlineFeatureReader: Sendable {
     private let lookups: LookupService
     /// What requests asked for, as far as it does not depend on their entities: clients ask for the same again and again.
     private let plans = Mutex<[PlanKey: Plan]>([:])
+    private let workers = Mutex<[IdleWorker]>([])
 
     private static let plansMax = 1_000
     private static let plannedBytesMax = 16 << 10
@@ -23,10 +24,22 @@ final class OnlineFeatureReader: Sendable {
         var fullFeatureNames: Bool
     }
 
+    private struct Selection: Sendable {
+        let view: Int
+        let evaluation: EvaluationPlan
+        let resultCount: Int
+        /// For a key that is null.
+        let empty: [FeatureResult]
+    }
+
     private enum Source: Sendable {
-        /// By view its features.
-        case views([(view: Int, features: [Int])])
-        case service(ServicePlan)
+        case views([Selection])
+        case service(ServiceRuntime)
+    }
+
+    // One that nobody works with; who takes it is the only one who does.
+    private struct IdleWorker: @unchecked Sendable {
+        let worker: LookupWorker
     }
 
     private final class Plan: Sendable {
@@ -56,10 +69,12 @@ final class OnlineFeatureReader: Sendable {
         }
         let echoed = try entityColumns(request, plan)
         do {
-            let groups: [[OnlineFeatures.Row]]
-            switch plan.source {
-            case .views(let selections): groups = try rows(selections, request)
-            case .service(let service): groups = [try rows(service, request)]
+            let groups = try withWorker { worker in
+                let asOf = AsOf(try request.at ?? lookups.now(worker.reader))
+                switch plan.source {
+                case .views(let selections): return try selections.map { try rows($0, request, asOf, worker) }
+                case .service(let service): return [try rows(service, request, asOf, worker)]
+                }
             }
             return OnlineFeatures(echoed: echoed, columns: plan.columns, groups: groups, views: plan.views.map(\.name))
         } catch let problem as HTTPProblem {
@@ -69,6 +84,17 @@ final class OnlineFeatureReader: Sendable {
         } catch {
             throw HTTPProblem(.failed, "\(error)")
         }
+    }
+
+    /// Lends a worker, whose snapshots end with `body`.
+    private func withWorker<R>(_ body: (LookupWorker) throws -> R) throws -> R {
+        let worker = workers.withLock { $0.popLast() }?.worker ?? lookups.makeWorker()
+        defer {
+            worker.endBatch()
+            let idle = IdleWorker(worker: worker)
+            workers.withLock { $0.append(idle) }
+        }
+        return try lookups.store.explaining { try body(worker) }
     }
 
     // MARK: What is asked for
@@ -121,25 +147,37 @@ final class OnlineFeatureReader: Sendable {
             selections[group].features.append(feature)
             columns.append(.init(name: name, group: group, value: selections[group].features.count - 1, eventTime: 0))
         }
-        return Plan(source: .views(selections), columns: columns, views: selections.map { catalog.views[$0.view] })
+        let source: Source
+        do {
+            source = .views(
+                try selections.map { view, features in
+                    let empty = try lookups.store.runtimes[view].emptyEvaluation(asOf: AsOf(EventTime(microseconds: 0))).results
+                    return Selection(
+                        view: view, evaluation: lookups.evaluation(view: view, of: features), resultCount: features.count,
+                        empty: features.map { empty[$0] })
+                })
+        } catch {
+            throw HTTPProblem(.failed, "\(error)")
+        }
+        return Plan(source: source, columns: columns, views: selections.map { catalog.views[$0.view] })
     }
 
     private func servicePlan(_ name: String, fullNames: Bool) throws(HTTPProblem) -> Plan {
-        guard let service = lookups.catalog.service(named: name) else {
+        guard let service = try? lookups.service(name) else {
             let known = lookups.catalog.services.map(\.name).joined(separator: ", ")
             throw HTTPProblem(.notFound, "there is no service '\(name)'", hint: "there are: \(known.isEmpty ? "none" : known)")
         }
         var columns: [OnlineFeatures.Column] = []
-        for (number, output) in service.outputs.enumerated() {
-            var source = service.name
+        for (number, output) in service.plan.outputs.enumerated() {
+            var source = service.plan.name
             var join: Int?
             if case .feature(let number, _) = output.computation {
                 join = number
-                source = service.joins[number].view.name
+                source = service.plan.joins[number].view.name
             }
             columns.append(.init(name: fullNames ? "\(source)__\(output.name)" : output.name, group: 0, value: number, eventTime: join))
         }
-        return Plan(source: .service(service), columns: columns, views: service.joins.map(\.view))
+        return Plan(source: .service(service), columns: columns, views: service.plan.joins.map(\.view))
     }
 
     // MARK: Entities
@@ -169,109 +207,129 @@ final class OnlineFeatureReader: Sendable {
         return names.joined(separator: ", ")
     }
 
-    /// Canonical keys, a row each; nil where a part is null.
-    private func keys(of view: ViewPlan, _ request: OnlineFeaturesRequest) throws(HTTPProblem) -> [String?] {
-        func column(_ name: String) -> OnlineFeaturesRequest.Column? { request.columns.first { $0.name == name } }
-        var columns = view.joinKeys.compactMap(column)
-        var types = view.keyTypeName.split(separator: ":").map(String.init)
-        if columns.count < view.joinKeys.count {
-            guard let whole = column(view.entity) else {
-                let missing = view.joinKeys.filter { column($0) == nil }.joined(separator: ", ")
-                throw HTTPProblem(
-                    .invalid, "'entities' has no '\(missing)'",
-                    hint: "\(view.name) is of \(Self.entityNames([view])), which is \(view.keyTypeName)")
+    /// How the keys of a view come with a request.
+    private struct Keys {
+        let view: ViewPlan
+        let request: OnlineFeaturesRequest
+        var columns: [OnlineFeaturesRequest.Column]
+        /// Of each column: whether it takes texts alone.
+        var areTexts: [Bool]
+
+        init(of view: ViewPlan, _ request: OnlineFeaturesRequest) throws(HTTPProblem) {
+            self.view = view
+            self.request = request
+            func column(_ name: String) -> OnlineFeaturesRequest.Column? { request.columns.first { $0.name == name } }
+            columns = view.joinKeys.compactMap(column)
+            areTexts = view.keyTypeName.split(separator: ":").map { $0 == "string" }
+            if columns.count < view.joinKeys.count {
+                guard let whole = column(view.entity) else {
+                    throw HTTPProblem(
+                        .invalid, "'entities' has no '\(view.joinKeys.filter { column($0) == nil }.joined(separator: "', '"))'",
+                        hint: "\(view.name) is of \(OnlineFeatureReader.entityNames([view])), which is \(view.keyTypeName)")
+                }
+                columns = [whole]
             }
-            columns = [whole]
+            // One column for several parts has their text.
+            if columns.count < areTexts.count { areTexts = [true] }
         }
-        if columns.count < types.count { types = [types.count == 1 ? types[0] : "string"] }
-        var keys: [String?] = []
-        keys.reserveCapacity(request.rowCount)
-        for row in 0..<request.rowCount {
+
+        /// Hands over the canonical key of a row; nil where a part of it is null.
+        func withKey<R>(_ row: Int, _ body: (UnsafeRawBufferPointer?) throws -> R) throws -> R {
+            if columns.count == 1, let value = try plain(0, row) {
+                return try request.body.withUnsafeBytes { bytes in
+                    let found = try view.withCanonicalKey(UnsafeRawBufferPointer(rebasing: bytes[value])) { key in
+                        try check(key, row)
+                        return try body(key)
+                    }
+                    guard let found else { throw noKey(String(decoding: bytes[value], as: UTF8.self), 0, row) }
+                    return found
+                }
+            }
             var parts: [String] = []
-            for (column, type) in zip(columns, types) {
-                guard let part = try text(of: column, row, type, view, request) else { break }
+            for column in columns.indices {
+                guard let part = try text(column, row) else { return try body(nil) }
                 parts.append(part)
             }
-            guard parts.count == columns.count else {
-                keys.append(nil)
-                continue
+            var text = parts.count == 1 ? parts[0] : compositeKeyText(parts)
+            let found = try text.withUTF8 { text in
+                try view.withCanonicalKey(UnsafeRawBufferPointer(text)) { key in
+                    try check(key, row)
+                    return try body(key)
+                }
             }
-            let text = parts.count == 1 ? parts[0] : compositeKeyText(parts)
-            guard let key = view.canonicalKey(text), key.utf8.count <= Limits.keyBytesMax else {
-                throw Self.noKey(text, row, columns[0].name, view)
-            }
-            keys.append(key)
+            guard let found else { throw noKey(text, 0, row) }
+            return found
         }
-        return keys
-    }
 
-    /// A JSON value as a part of a key; nil for null.
-    private func text(
-        of column: OnlineFeaturesRequest.Column, _ row: Int, _ type: String, _ view: ViewPlan, _ request: OnlineFeaturesRequest
-    ) throws(HTTPProblem) -> String? {
-        let range = column.values[row]
-        let text = request.body.withUnsafeBytes { body -> String? in
-            let value = UnsafeRawBufferPointer(rebasing: body[range])
-            switch value[0] {
-            case UInt8(ascii: "\""): return jsonString(value)
-            case UInt8(ascii: "-"), UInt8(ascii: "0")...UInt8(ascii: "9"):
-                return type == "string" ? nil : String(decoding: value, as: UTF8.self)
-            default: return nil
-            }
+        private func check(_ key: UnsafeRawBufferPointer, _ row: Int) throws(HTTPProblem) {
+            guard key.count <= Limits.keyBytesMax else { throw noKey(String(decoding: key, as: UTF8.self), 0, row) }
         }
-        if let text { return text }
-        let written = String(decoding: request.body[range].prefix(60), as: UTF8.self)
-        if written == "null" { return nil }
-        throw Self.noKey(written, row, column.name, view)
-    }
 
-    private static func noKey(_ text: String, _ row: Int, _ column: String, _ view: ViewPlan) -> HTTPProblem {
-        let shown = text.unicodeScalars.count > 60 ? String(text.unicodeScalars.prefix(60)) + "…" : text
-        return HTTPProblem(
-            .invalid, "'\(column)' in row \(row): \(shown) is no key of \(view.entity)",
-            hint: "it is \(view.keyTypeName), of at most \(Limits.keyBytesMax) bytes")
+        /// Where a value's text stands in the body as it is; nil for null and for strings with escapes.
+        private func plain(_ column: Int, _ row: Int) throws(HTTPProblem) -> Range<Int>? {
+            let value = columns[column].values[row]
+            switch request.body[value.lowerBound] {
+            case UInt8(ascii: "n"): return nil
+            case UInt8(ascii: "\""):
+                let inside = value.lowerBound + 1..<value.upperBound - 1
+                return request.body[inside].contains(UInt8(ascii: "\\")) ? nil : inside
+            case UInt8(ascii: "-"), UInt8(ascii: "0")...UInt8(ascii: "9"): if !areTexts[column] { return value }
+            default: break
+            }
+            throw noKey(String(decoding: request.body[value], as: UTF8.self), column, row)
+        }
+
+        /// A value as a part of a key; nil for null.
+        private func text(_ column: Int, _ row: Int) throws(HTTPProblem) -> String? {
+            if let plain = try plain(column, row) { return String(decoding: request.body[plain], as: UTF8.self) }
+            return request.body.withUnsafeBytes { jsonString(UnsafeRawBufferPointer(rebasing: $0[columns[column].values[row]])) }
+        }
+
+        private func noKey(_ text: String, _ column: Int, _ row: Int) -> HTTPProblem {
+            let shown = text.unicodeScalars.count > 60 ? String(text.unicodeScalars.prefix(60)) + "…" : text
+            return HTTPProblem(
+                .invalid, "'\(columns[column].name)' in row \(row): \(shown) is no key of \(view.entity)",
+                hint: "it is \(view.keyTypeName), of at most \(Limits.keyBytesMax) bytes")
+        }
     }
 
     // MARK: Rows
 
     private func rows(
-        _ selections: [(view: Int, features: [Int])], _ request: OnlineFeaturesRequest
-    ) throws -> [[OnlineFeatures.Row]] {
-        // Before a snapshot is taken.
-        let keys = try selections.map { try self.keys(of: lookups.catalog.views[$0.view], request) }
-        return try lookups.store.withReader { reader in
-            let asOf = AsOf(try request.at ?? lookups.now())
-            return try zip(selections, keys).map { selection, keys in
-                try keys.map { try row(selection.view, selection.features, key: $0, asOf: asOf, reader: reader) }
+        _ selection: Selection, _ request: OnlineFeaturesRequest, _ asOf: AsOf, _ worker: LookupWorker
+    ) throws -> OnlineFeatures.Group {
+        let keys = try Keys(of: lookups.catalog.views[selection.view], request)
+        var group = OnlineFeatures.Group(resultsPerRow: selection.resultCount, eventTimesPerRow: 1, rows: request.rowCount)
+        for row in 0..<request.rowCount {
+            try keys.withKey(row) { key in
+                guard let key else {
+                    group.results += selection.empty
+                    return group.eventTimes.append(nil)
+                }
+                var isKnown = false
+                try lookups.features(view: selection.view, selection.evaluation, key: key, asOf: asOf, worker) { results, exists in
+                    for index in 0..<selection.resultCount { group.results.append(results[index]) }
+                    isKnown = exists
+                }
+                group.eventTimes.append(
+                    isKnown ? try lookups.latestEvent(view: selection.view, key: key, asOf: asOf, worker) : nil)
             }
         }
-    }
-
-    /// Some features of one entity; a null key has empty values.
-    private func row(
-        _ view: Int, _ features: [Int], key: String?, asOf: AsOf, reader: OnlineStore.Reader
-    ) throws -> OnlineFeatures.Row {
-        let evaluation =
-            if let key {
-                try lookups.evaluate(view: view, key: key, asOf: asOf, session: SessionEvents(), reader: reader)
-            } else {
-                try lookups.store.runtimes[view].emptyEvaluation(asOf: asOf)
-            }
-        return OnlineFeatures.Row(
-            values: features.map { evaluation.results[$0].value }, statuses: features.map { evaluation.results[$0].status },
-            eventTimes: [evaluation.latestEvent])
+        return group
     }
 
     /// A row of the columns is a request of the service.
-    private func rows(_ service: ServicePlan, _ request: OnlineFeaturesRequest) throws -> [OnlineFeatures.Row] {
-        var parser = JSONRecordParser(schema: service.requestSchema, unknownFields: .rejected)
-        var batch = RecordBatch(schema: service.requestSchema)
+    private func rows(
+        _ service: ServiceRuntime, _ request: OnlineFeaturesRequest, _ asOf: AsOf, _ worker: LookupWorker
+    ) throws -> OnlineFeatures.Group {
         var json: [UInt8] = []
         let names = request.columns.map { column in
             var name: [UInt8] = []
             JSONText.appendString(column.name, to: &name)
             return name
         }
+        var group = OnlineFeatures.Group(
+            resultsPerRow: service.plan.outputs.count, eventTimesPerRow: service.plan.joins.count, rows: request.rowCount)
         for row in 0..<request.rowCount {
             json.removeAll(keepingCapacity: true)
             for (name, column) in zip(names, request.columns) {
@@ -281,23 +339,20 @@ final class OnlineFeatureReader: Sendable {
                 json += request.body[column.values[row]]
             }
             json.append(UInt8(ascii: "}"))
-            parser.append(json, to: &batch, offset: Int64(row))
-            if let malformed = batch.malformed.first {
+            let decoded: any Sendable
+            do {
+                decoded = try lookups.decodeRequest(service, json, worker)
+            } catch {
                 throw HTTPProblem(
-                    .invalid, "row \(row) of 'entities': \(malformed.reason)",
-                    hint: "\(service.name) asks for: "
-                        + service.requestSchema.fields.map { "\($0.name) (\($0.type.rawValue)\($0.isOptional ? ", optional" : ""))" }
+                    .invalid, "row \(row) of 'entities', \(error)",
+                    hint: "\(service.plan.name) asks for: "
+                        + service.plan.requestSchema.fields.map { "\($0.name) (\($0.type.rawValue)\($0.isOptional ? ", optional" : ""))" }
                         .joined(separator: ", "))
             }
+            let answer = try lookups.answer(service, decoded, asOf: asOf, session: SessionEvents(), worker)
+            group.results += worker.results
+            group.eventTimes += try lookups.latestEvents(service, answer, worker)
         }
-        let decoded = try (0..<request.rowCount).map { try lookups.decodeRequest(service, batch, row: $0) }
-        return try lookups.store.withReader { reader in
-            let asOf = AsOf(try request.at ?? lookups.now())
-            return try decoded.map { decoded in
-                let answer = try lookups.answer(service, decoded, asOf: asOf, session: SessionEvents(), reader: reader)
-                return OnlineFeatures.Row(
-                    values: answer.results.map(\.value), statuses: answer.results.map(\.status), eventTimes: answer.latestEvents)
-            }
-        }
+        return group
     }
 }

@@ -60,9 +60,13 @@ final class StoreMonitor: Sendable {
         guard status.hasLooked else { return .notReady("the broker was not reached yet") }
         if let problem = status.problem { return .notReady(problem) }
         var lag: Int64 = 0
-        for partition in status.partitions {
-            guard let own = partition.lag else { return .notReady("\(partition.topic)/\(partition.partition) was not read yet") }
-            lag += own
+        do {
+            for (partition, own) in try lags(status) {
+                guard let own else { return .notReady("\(partition.topic)/\(partition.partition) was not read yet") }
+                lag += own
+            }
+        } catch {
+            return .notReady("\(error)")
         }
         guard lag <= lagMax else {
             return .notReady("\(lag) messages of the topics are still to be read; ready at \(lagMax) (--ready-lag)")
@@ -71,15 +75,25 @@ final class StoreMonitor: Sendable {
         return .ready
     }
 
+    /// For each partition the messages (and markers of transactions) that the history does not have yet; nil before that is known.
+    private func lags(_ status: KafkaIngest.Status) throws -> [(partition: KafkaIngest.Partition, lag: Int64?)] {
+        let sources = try history.sources().filter { $0.kind == "kafka" }
+        return status.partitions.map { partition in
+            let source = sources.first { $0.name == partition.topic && $0.partition == Int(partition.partition) }
+            guard let position = source?.position, let end = partition.end else { return (partition, nil) }
+            return (partition, max(0, end - position))
+        }
+    }
+
     // MARK: Metrics
 
     func metrics() -> [MetricFamily] {
         var families: [MetricFamily] = []
         var failures = 0
-        for part in [shards, historyMetrics, sizes] {
+        for part in [shards, historyMetrics, sizes, consumerMetrics] {
             do { families += try part() } catch { failures += 1 }
         }
-        families += pipelineMetrics() + consumerMetrics()
+        families += pipelineMetrics()
         families.append(
             MetricFamily("weir_sessions", .gauge, "Sessions that the server holds for lookups.", Double(lookups.sessions.count)))
         families.append(
@@ -208,15 +222,18 @@ final class StoreMonitor: Sendable {
         ]
     }
 
-    private func consumerMetrics() -> [MetricFamily] {
-        guard let partitions = consumer?.currentStatus.partitions else { return [] }
-        func labels(_ partition: KafkaIngest.Partition) -> [MetricFamily.Label] {
-            MetricFamily.labels(["topic": partition.topic, "partition": String(partition.partition)])
-        }
+    private func consumerMetrics() throws -> [MetricFamily] {
+        guard let consumer else { return [] }
         return [
             MetricFamily(
-                "weir_consumer_lag_messages", .gauge, "Messages of a partition that are still to be read, as the broker said it last.",
-                partitions.compactMap { partition in partition.lag.map { .init(Double($0), labels(partition)) } })
+                "weir_consumer_lag_messages", .gauge, "Messages of a partition that the history does not have yet.",
+                try lags(consumer.currentStatus).compactMap { partition, lag in
+                    lag.map {
+                        .init(
+                            Double($0),
+                            MetricFamily.labels(["topic": partition.topic, "partition": String(partition.partition)]))
+                    }
+                })
         ]
     }
 }

@@ -18,12 +18,12 @@ package protocol HTTPBackend: Sendable {
 
 /// Features of the rows of a request.
 package struct OnlineFeatures: Sendable {
-    /// A feature's place: in which group of rows, and where in a row.
+    /// A feature's place: in which group, and where in a row of it.
     package struct Column: Sendable {
         package var name: String
         package var group: Int
         package var value: Int
-        /// In the row's `eventTimes`; nil for what is computed from several sources.
+        /// In the row's event times; nil for what is computed from several sources.
         package var eventTime: Int?
 
         package init(name: String, group: Int, value: Int, eventTime: Int?) {
@@ -34,29 +34,30 @@ package struct OnlineFeatures: Sendable {
         }
     }
 
-    /// What one view or service has for one row of the request.
-    package struct Row: Sendable {
-        package var values: [FeatureValue]
-        package var statuses: [ValueStatus]
+    /// What one view or service has for the rows of the request, row after row.
+    package struct Group: Sendable {
+        package let resultsPerRow: Int
+        package let eventTimesPerRow: Int
+        package var results: [FeatureResult] = []
         /// The latest events that could count; nil where there is none.
-        package var eventTimes: [EventTime?]
+        package var eventTimes: [EventTime?] = []
 
-        package init(values: [FeatureValue], statuses: [ValueStatus], eventTimes: [EventTime?]) {
-            self.values = values
-            self.statuses = statuses
-            self.eventTimes = eventTimes
+        package init(resultsPerRow: Int, eventTimesPerRow: Int, rows: Int) {
+            self.resultsPerRow = resultsPerRow
+            self.eventTimesPerRow = eventTimesPerRow
+            results.reserveCapacity(resultsPerRow * rows)
+            eventTimes.reserveCapacity(eventTimesPerRow * rows)
         }
     }
 
     /// Columns of the request that come back, ahead of the features: the entities'.
     package var echoed: [Int]
     package var columns: [Column]
-    /// By group, by row of the request.
-    package var groups: [[Row]]
+    package var groups: [Group]
     /// For `include_feature_view_version_metadata`.
     package var views: [String]
 
-    package init(echoed: [Int], columns: [Column], groups: [[Row]], views: [String]) {
+    package init(echoed: [Int], columns: [Column], groups: [Group], views: [String]) {
         self.echoed = echoed
         self.columns = columns
         self.groups = groups
@@ -94,7 +95,7 @@ package struct OnlineFeatures: Sendable {
         let times = groups.map { EventTimeTexts($0) }
         for (index, column) in columns.enumerated() {
             if index > 0 || !echoed.isEmpty { json.append(UInt8(ascii: ",")) }
-            append(column, times[column.group], to: &json)
+            append(column, rows: rows, times[column.group], to: &json)
         }
         json.append("]}\n")
         return json
@@ -122,19 +123,20 @@ package struct OnlineFeatures: Sendable {
         json.append("]}")
     }
 
-    private func append(_ column: Column, _ times: EventTimeTexts, to json: inout [UInt8]) {
-        let rows = groups[column.group]
+    private func append(_ column: Column, rows: Int, _ times: EventTimeTexts, to json: inout [UInt8]) {
+        let group = groups[column.group]
         json.append("{\"values\":[")
-        for row in rows.indices {
+        for row in 0..<rows {
             if row > 0 { json.append(UInt8(ascii: ",")) }
-            let value = rows[row].values[column.value]
+            let value = group.results[row * group.resultsPerRow + column.value].value
             if Self.isEmpty(value) { json.append("null") } else { value.appendJSON(to: &json) }
         }
         json.append("],\"statuses\":[")
-        for row in rows.indices {
+        for row in 0..<rows {
             if row > 0 { json.append(UInt8(ascii: ",")) }
-            switch rows[row].statuses[column.value] {
-            case .present: json.append(Self.isEmpty(rows[row].values[column.value]) ? "\"NULL_VALUE\"" : "\"PRESENT\"")
+            let result = group.results[row * group.resultsPerRow + column.value]
+            switch result.status {
+            case .present: json.append(Self.isEmpty(result.value) ? "\"NULL_VALUE\"" : "\"PRESENT\"")
             case .nullValue: json.append("\"NULL_VALUE\"")
             case .notFound: json.append("\"NOT_FOUND\"")
             case .limit: json.append("\"LIMIT\"")
@@ -142,7 +144,7 @@ package struct OnlineFeatures: Sendable {
             }
         }
         json.append("],\"event_timestamps\":[")
-        for row in rows.indices {
+        for row in 0..<rows {
             if row > 0 { json.append(UInt8(ascii: ",")) }
             if let place = column.eventTime, let text = times.text(row, place) {
                 json.append(contentsOf: text)
@@ -169,19 +171,17 @@ private struct EventTimeTexts {
     private var ends: [Int] = []
     private var places = 0
 
-    init(_ rows: [OnlineFeatures.Row]) {
-        places = rows.first?.eventTimes.count ?? 0
-        bytes.reserveCapacity(rows.count * places * 30)
-        ends.reserveCapacity(rows.count * places)
-        for row in rows {
-            for time in row.eventTimes {
-                if let time {
-                    bytes.append(UInt8(ascii: "\""))
-                    TimeText.append(time, decimalsStep: 3, to: &bytes)
-                    bytes.append(UInt8(ascii: "\""))
-                }
-                ends.append(bytes.count)
+    init(_ group: OnlineFeatures.Group) {
+        places = group.eventTimesPerRow
+        bytes.reserveCapacity(group.eventTimes.count * 30)
+        ends.reserveCapacity(group.eventTimes.count)
+        for time in group.eventTimes {
+            if let time {
+                bytes.append(UInt8(ascii: "\""))
+                TimeText.append(time, decimalsStep: 3, to: &bytes)
+                bytes.append(UInt8(ascii: "\""))
             }
+            ends.append(bytes.count)
         }
     }
 
