@@ -18,6 +18,7 @@ let package = Package(
             ]),
         .executableTarget(name: "ingest", dependencies: ["Support"]),
         .executableTarget(name: "lookup", dependencies: ["Support"]),
+        .executableTarget(name: "http", dependencies: ["Support"]),
         .executableTarget(name: "export", dependencies: ["Support"]),
     ]
 )

@@ -72,4 +72,8 @@ public enum Limits {
     public static let inlineCommandBytesMax = 64 << 10
     /// Requests of one FEATURES.GET.
     public static let requestsPerCommandMax = 10_000
+    /// Bytes of an HTTP request's body.
+    public static let httpBodyBytesMax = 16 << 20
+    /// Values, rows times features, of one HTTP answer.
+    public static let valuesPerAnswerMax = 1_000_000
 }

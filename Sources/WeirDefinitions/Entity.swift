@@ -7,6 +7,14 @@ public protocol Entity: Sendable {
     /// An integer, a string, or a `CompositeKey` of these.
     associatedtype ID: EntityKey
     static var name: String { get }
+
+    /// The names under which the key comes over HTTP, as Feast's join keys: one for the whole key, or one for each part of a
+    /// `CompositeKey`. By default the entity's name, which is always understood too. No stored byte depends on them.
+    static var joinKeys: [String] { get }
+}
+
+extension Entity {
+    public static var joinKeys: [String] { [name] }
 }
 
 /// A type that identifies an entity. Its text is canonical: equal keys have equal texts, and they are what the stores hold.
@@ -48,8 +56,8 @@ public struct CompositeKey<each Part: EntityKey>: EntityKey {
 
     public var keyText: String {
         var texts: [String] = []
-        for part in repeat each parts { texts.append(escape(part.keyText)) }
-        return texts.joined(separator: ":")
+        for part in repeat each parts { texts.append(part.keyText) }
+        return compositeKeyText(texts)
     }
 
     public init?(keyText: String) {
@@ -71,6 +79,9 @@ public struct CompositeKey<each Part: EntityKey>: EntityKey {
     public static func == (a: Self, b: Self) -> Bool { a.keyText == b.keyText }
     public func hash(into hasher: inout Hasher) { hasher.combine(keyText) }
 }
+
+/// The text of a composite key from those of its parts.
+package func compositeKeyText(_ parts: [String]) -> String { parts.map(escape).joined(separator: ":") }
 
 private struct NoKey: Error {}
 

@@ -62,13 +62,21 @@ struct TypedView<Source: Event>: Sendable {
             throw DefinitionError("\(V.name): a view has at most 64 filters, this one has \(filters.count); share Filter values")
         }
 
+        let (entity, joinKeys) = (V.Subject.name, V.Subject.joinKeys)
+        let parts = V.Subject.ID.keyTypeName.split(separator: ":").count
+        guard joinKeys.count == 1 || joinKeys.count == parts, Set(joinKeys).count == joinKeys.count, !joinKeys.contains("") else {
+            throw DefinitionError(
+                "entity \(entity): the join keys are \(joinKeys.joined(separator: ", ")); give one name, or one for each of the key's \(parts) parts"
+            )
+        }
+
         self.columns = columns
         self.filters = filters
         key = { event, keys in
             if let key = V.key(of: event) { append(key, to: &keys) } else { keys.appendNull() }
         }
         plan = ViewPlan(
-            name: V.name, entity: V.Subject.name, keyTypeName: V.Subject.ID.keyTypeName, stream: Source.stream,
+            name: V.name, entity: entity, joinKeys: joinKeys, keyTypeName: V.Subject.ID.keyTypeName, stream: Source.stream,
             columns: columns.map { .init(signature: $0.signature, type: $0.type) }, filterCount: filters.count,
             slots: slots, windows: windows, features: features,
             closedWindows: try V.closedWindows.map { policy throws(DefinitionError) in

@@ -36,6 +36,8 @@ package final class ViewPlan: Sendable {
 
     package let name: String
     package let entity: String
+    /// One for the whole key, or one for each of its parts.
+    package let joinKeys: [String]
     package let keyTypeName: String
     package let stream: String
     package let columns: [Column]
@@ -62,12 +64,13 @@ package final class ViewPlan: Sendable {
     }
 
     package init(
-        name: String, entity: String, keyTypeName: String, stream: String, columns: [Column], filterCount: Int,
+        name: String, entity: String, joinKeys: [String]? = nil, keyTypeName: String, stream: String, columns: [Column], filterCount: Int,
         slots: [Slot], windows: [Window], features: [Feature], closedWindows: ClosedWindowPlan?, updatesTopic: String?,
         keyForm: KeyForm, canonicalKey: @escaping @Sendable (String) -> String?
     ) {
         self.name = name
         self.entity = entity
+        self.joinKeys = joinKeys ?? [entity]
         self.keyTypeName = keyTypeName
         self.stream = stream
         self.columns = columns

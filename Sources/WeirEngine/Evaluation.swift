@@ -117,12 +117,14 @@ extension ViewRuntime {
     }
 
     /// The time of the latest event that any window could count; nil where there is none.
-    package func latestEvent(nodes: any NodeReading, asOf: AsOf, _ outcome: EvaluationOutcome) throws -> EventTime? {
+    ///
+    /// - Parameter outcome: of an evaluation with a session; nil: without one.
+    package func latestEvent(nodes: any NodeReading, asOf: AsOf, _ outcome: EvaluationOutcome? = nil) throws -> EventTime? {
         try latestEvent(try NodeTimeline(view: self, nodes: nodes), asOf: asOf, outcome)
     }
 
-    private func latestEvent(_ timeline: some Timeline, asOf: AsOf, _ outcome: EvaluationOutcome) throws -> EventTime? {
-        var latest = outcome.latestSessionEvent
+    private func latestEvent(_ timeline: some Timeline, asOf: AsOf, _ outcome: EvaluationOutcome?) throws -> EventTime? {
+        var latest = outcome?.latestSessionEvent
         try timeline.forEachTimeDescending(before: asOf.end) { time in
             latest = max(latest ?? .min, time)
             return false

@@ -244,6 +244,30 @@ package final class HistoryReader: EventLog, Sendable {
         return try read { db in try Int.fetchOne(db, sql: "SELECT count(*) FROM \(table.name)") ?? 0 }
     }
 
+    /// A source as far as it was read.
+    package struct Source: Sendable {
+        package let kind: String
+        /// A topic, a path, or `push`.
+        package let name: String
+        /// Of a topic; 0 otherwise.
+        package let partition: Int
+        package let stream: String
+        package let position: Int64
+        /// Microseconds; nil before its first event.
+        package let watermark: Int64?
+    }
+
+    package func sources() throws -> [Source] {
+        try read { db in
+            try Row.fetchAll(db, sql: "SELECT kind, name, partition, stream, position, watermark FROM weir_sources ORDER BY id").map {
+                row in
+                Source(
+                    kind: row["kind"], name: row["name"], partition: row["partition"], stream: row["stream"], position: row["position"],
+                    watermark: row["watermark"])
+            }
+        }
+    }
+
     /// Positions of all sources, for manifests and `META`: `kafka purchases/0` → `1234`.
     package func positions() throws -> [(source: String, position: Int64)] {
         try read { db in

@@ -282,6 +282,11 @@ package final class LookupService: Sendable {
         }
     }
 
+    /// The latest event of the store that could count for an entity, given by its canonical key; nil where there is none.
+    package func latestEvent(view: Int, key: UnsafeRawBufferPointer, asOf: AsOf, _ worker: LookupWorker) throws -> EventTime? {
+        try runtimes[view].latestEvent(nodes: worker.reader.entity(view: view, key: key).nodes, asOf: asOf)
+    }
+
     /// Some features of a view, for `features`.
     package func evaluation(view: Int, of features: [Int]) -> EvaluationPlan { runtimes[view].evaluation(of: features) }
 

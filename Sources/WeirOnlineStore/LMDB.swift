@@ -173,6 +173,13 @@ final class LMDBEnvironment: @unchecked Sendable {
         guard code == 0 else { throw LMDBError(code: code, operation: "copying to \(directory)", path: path) }
     }
 
+    /// Places for readers: those that were ever in use at a time, by all processes, and all there are.
+    var readerSlots: (used: Int, max: Int) {
+        var info = MDB_envinfo()
+        mdb_env_info(environment, &info)
+        return (Int(info.me_numreaders), Int(info.me_maxreaders))
+    }
+
     /// Bytes of the pages in use.
     var usedBytes: Int {
         var info = MDB_envinfo()

@@ -364,6 +364,25 @@ package final class OnlineStore: ShardSet, Sendable {
     }
 
     package var mapBytes: [Int] { environments.map(\.mapBytes) }
+
+    /// What a shard takes up.
+    package struct ShardSizes: Sendable {
+        /// Bytes of the pages in use, and of the address space that they may grow into before the map does.
+        package let usedBytes: Int
+        package let mapBytes: Int
+        /// Places for readers of all processes: those that were ever in use at a time, and all there are.
+        package let readerSlotsUsed: Int
+        package let readerSlotsMax: Int
+    }
+
+    /// By shard.
+    package var sizes: [ShardSizes] {
+        environments.map { environment in
+            let slots = environment.readerSlots
+            return ShardSizes(
+                usedBytes: environment.usedBytes, mapBytes: environment.mapBytes, readerSlotsUsed: slots.used, readerSlotsMax: slots.max)
+        }
+    }
 }
 
 /// Goes through the entries of one kind, of all entities in the order of their keys.

@@ -1,4 +1,5 @@
 import Foundation
+import Synchronization
 import WeirAlgebra
 import WeirDefinitions
 import WeirEngine
@@ -27,11 +28,29 @@ package final class KafkaIngest: @unchecked Sendable {
         }
     }
 
+    /// A partition that is read.
+    package struct Partition: Sendable {
+        package let topic: String
+        package let partition: Int32
+        /// The offset behind the last message, as the broker said it last; nil before it did.
+        package let end: Int64?
+    }
+
+    /// What is known of the topics; looked at once a second.
+    package struct Status: Sendable {
+        package var partitions: [Partition] = []
+        /// Whether the broker was asked for the topics' partitions at all.
+        package var hasLooked = false
+        /// Why the partitions could not be found the last time.
+        package var problem: String?
+    }
+
     private let options: Options
     private let topics: [String]
     private let pipeline: Pipeline
     private let report: @Sendable (String) -> Void
     private var reader: TopicReader<KafkaConsumer>
+    private let status = Mutex(Status())
     private let condition = NSCondition()
     private var isStopping = false
     private var isDone = false
@@ -73,6 +92,16 @@ package final class KafkaIngest: @unchecked Sendable {
         condition.unlock()
     }
 
+    package var currentStatus: Status { status.withLock { $0 } }
+
+    private func updateStatus() {
+        let partitions = reader.positions.map { topic, partition, _ in
+            Partition(
+                topic: topic, partition: partition, end: reader.consumer.endOffset(topic: topic, partition: partition))
+        }.sorted { ($0.topic, $0.partition) < ($1.topic, $1.partition) }
+        status.withLock { $0.partitions = partitions }
+    }
+
     private var shouldStop: Bool {
         condition.lock()
         defer { condition.unlock() }
@@ -82,14 +111,27 @@ package final class KafkaIngest: @unchecked Sendable {
     private func run() throws {
         var lastLook = Date.distantPast
         var lastReport = Date()
+        var lastStatus = Date.distantPast
         while !shouldStop {
+            if Date().timeIntervalSince(lastStatus) > 1 {
+                updateStatus()
+                lastStatus = Date()
+            }
             if Date().timeIntervalSince(lastLook) > (reader.isEmpty ? 1 : 5) {
+                var problem: String?
                 for topic in topics {
                     do {
                         try reader.findPartitions(topic: topic, ingestTime: wallClock()) { try pipeline.submit($0) }
                     } catch let error as KafkaError {
                         report("\(error)")
+                        problem = "\(error)"
                     }
+                }
+                updateStatus()
+                let found = problem
+                status.withLock {
+                    $0.hasLooked = true
+                    $0.problem = found
                 }
                 lastLook = Date()
             }

@@ -32,6 +32,7 @@ package final class Pipeline: @unchecked Sendable {
     private var failure: (any Error)?
     private var running = 0
     private var total = CommitSummary()
+    private var acceptedByStream: [String: Int] = [:]
 
     private struct Due: Sendable {
         var work: ShardWork
@@ -140,6 +141,13 @@ package final class Pipeline: @unchecked Sendable {
         return total
     }
 
+    /// Events that were accepted since the start, by stream.
+    package var acceptedEvents: [String: Int] {
+        progress.lock()
+        defer { progress.unlock() }
+        return acceptedByStream
+    }
+
     /// The error that ended the pipeline; waits for none.
     package var error: (any Error)? {
         progress.lock()
@@ -174,6 +182,7 @@ package final class Pipeline: @unchecked Sendable {
             if let pushed = incoming.last(where: { $0.source.kind == .push }) { pushedOffset.store(pushed.nextOffset, ordering: .relaxed) }
             progress.lock()
             committed += incoming.count
+            for (taken, batch) in zip(accepted, incoming) { acceptedByStream[batch.source.stream, default: 0] += taken.rows.count }
             total.accepted += summary.accepted
             total.duplicates += summary.duplicates
             total.deadLetters += summary.deadLetters

@@ -1,19 +1,19 @@
 import WeirAlgebra
 
 /// Reads JSON (RFC 8259, strictly) from bytes, token by token, with every bound checked.
-struct JSONScanner {
-    static let depthMax = 64
+package struct JSONScanner {
+    package static let depthMax = 64
 
-    let bytes: UnsafeRawBufferPointer
-    var position = 0
+    package let bytes: UnsafeRawBufferPointer
+    package var position = 0
 
-    init(_ bytes: UnsafeRawBufferPointer) { self.bytes = bytes }
+    package init(_ bytes: UnsafeRawBufferPointer) { self.bytes = bytes }
 
-    func error(_ what: String) -> RecordError { RecordError("\(what) at byte \(position)") }
+    package func error(_ what: String) -> RecordError { RecordError("\(what) at byte \(position)") }
 
-    var isAtEnd: Bool { position >= bytes.count }
+    package var isAtEnd: Bool { position >= bytes.count }
 
-    mutating func skipSpace() {
+    package mutating func skipSpace() {
         while position < bytes.count {
             switch bytes[position] {
             case 0x20, 0x0A, 0x0D, 0x09: position += 1
@@ -23,19 +23,19 @@ struct JSONScanner {
     }
 
     /// The next byte after white space.
-    mutating func peek() throws(RecordError) -> UInt8 {
+    package mutating func peek() throws(RecordError) -> UInt8 {
         skipSpace()
         guard position < bytes.count else { throw error("the JSON text is truncated") }
         return bytes[position]
     }
 
-    mutating func expect(_ byte: UInt8) throws(RecordError) {
+    package mutating func expect(_ byte: UInt8) throws(RecordError) {
         guard try peek() == byte else { throw error("'\(Character(UnicodeScalar(byte)))' expected") }
         position += 1
     }
 
     /// Reads `,` or the closing byte; returns whether the collection goes on.
-    mutating func continues(until close: UInt8) throws(RecordError) -> Bool {
+    package mutating func continues(until close: UInt8) throws(RecordError) -> Bool {
         let byte = try peek()
         position += 1
         if byte == UInt8(ascii: ",") { return true }
@@ -45,12 +45,12 @@ struct JSONScanner {
     }
 
     /// A string's bytes: a slice of the input, or, where it has escapes, what was appended to `unescaped`.
-    enum Piece {
+    package enum Piece {
         case input(Range<Int>)
         case unescaped(Range<Int>)
     }
 
-    mutating func string(_ unescaped: inout [UInt8]) throws(RecordError) -> Piece {
+    package mutating func string(_ unescaped: inout [UInt8]) throws(RecordError) -> Piece {
         try expect(UInt8(ascii: "\""))
         let start = position
         var isASCII = true
@@ -148,7 +148,7 @@ struct JSONScanner {
     }
 
     /// A number's bytes; whether they are a number in JSON's grammar is for the caller to see.
-    mutating func numberText() throws(RecordError) -> UnsafeRawBufferPointer {
+    package mutating func numberText() throws(RecordError) -> UnsafeRawBufferPointer {
         let start = position
         while position < bytes.count {
             switch bytes[position] {
@@ -162,7 +162,7 @@ struct JSONScanner {
         return UnsafeRawBufferPointer(rebasing: bytes[start..<position])
     }
 
-    mutating func literal(_ text: StaticString) throws(RecordError) {
+    package mutating func literal(_ text: StaticString) throws(RecordError) {
         guard position + text.utf8CodeUnitCount <= bytes.count,
             (0..<text.utf8CodeUnitCount).allSatisfy({ bytes[position + $0] == text.utf8Start[$0] })
         else { throw error("a value expected (numbers, strings, true, false, null, arrays and objects are)") }
@@ -170,7 +170,7 @@ struct JSONScanner {
     }
 
     /// Reads over any value, checking it all the same.
-    mutating func skipValue(_ scratch: inout [UInt8], depth: Int = 1) throws(RecordError) {
+    package mutating func skipValue(_ scratch: inout [UInt8], depth: Int = 1) throws(RecordError) {
         guard depth <= Self.depthMax else {
             throw error("the JSON text is nested more than \(Self.depthMax) levels deep")
         }
@@ -296,4 +296,16 @@ public func jsonArrayElements(_ json: [UInt8]) throws(RecordError) -> [[UInt8]] 
         }
     }
     return try result.get()
+}
+
+/// The text of a JSON string; nil for any other JSON, and for what is none.
+package func jsonString(_ json: UnsafeRawBufferPointer) -> String? {
+    guard json.first == UInt8(ascii: "\"") else { return nil }
+    var scanner = JSONScanner(json)
+    var unescaped: [UInt8] = []
+    guard let piece = try? scanner.string(&unescaped), scanner.isAtEnd else { return nil }
+    switch piece {
+    case .input(let range): return String(decoding: json[range], as: UTF8.self)
+    case .unescaped: return String(decoding: unescaped, as: UTF8.self)
+    }
 }

@@ -147,26 +147,53 @@ public enum TimeText {
     /// RFC 3339 in UTC with no more decimals than needed; as integer microseconds outside of the years 0 to 9999, which RFC 3339
     /// cannot say.
     public static func format(_ time: EventTime) -> String {
+        var bytes: [UInt8] = []
+        append(time, to: &bytes)
+        return String(decoding: bytes, as: UTF8.self)
+    }
+
+    /// Appends what `format` makes.
+    ///
+    /// - Parameter decimalsStep: decimals come in groups of so many: 3 gives none, three or six, which all parsers take.
+    package static func append(_ time: EventTime, decimalsStep: Int = 1, to bytes: inout [UInt8]) {
         let day = time.floored(to: 86_400_000_000).microseconds
         let days = day / 86_400_000_000
-        guard (-719_528...2_932_896).contains(days) else { return String(time.microseconds) }
+        guard (-719_528...2_932_896).contains(days) else { return bytes.append(contentsOf: String(time.microseconds).utf8) }
+        func append(_ value: Int, digits: Int) {
+            var scale = 1
+            for _ in 1..<digits { scale *= 10 }
+            while scale > 0 {
+                bytes.append(UInt8(ascii: "0") + UInt8(truncatingIfNeeded: value / scale % 10))
+                scale /= 10
+            }
+        }
         let rest = time.microseconds - day
         let date = date(daysFromEpoch: Int(days))
-        func padded(_ value: Int, _ width: Int) -> String {
-            let digits = String(value)
-            return String(repeating: "0", count: max(0, width - digits.count)) + digits
-        }
         let seconds = Int(rest / 1_000_000)
-        var text =
-            "\(padded(date.year, 4))-\(padded(date.month, 2))-\(padded(date.day, 2))T"
-            + "\(padded(seconds / 3_600, 2)):\(padded(seconds / 60 % 60, 2)):\(padded(seconds % 60, 2))"
-        let micros = Int(rest % 1_000_000)
-        if micros != 0 {
-            var decimals = padded(micros, 6)
-            while decimals.hasSuffix("0") { decimals.removeLast() }
-            text += "." + decimals
+        append(date.year, digits: 4)
+        bytes.append(UInt8(ascii: "-"))
+        append(date.month, digits: 2)
+        bytes.append(UInt8(ascii: "-"))
+        append(date.day, digits: 2)
+        bytes.append(UInt8(ascii: "T"))
+        append(seconds / 3_600, digits: 2)
+        bytes.append(UInt8(ascii: ":"))
+        append(seconds / 60 % 60, digits: 2)
+        bytes.append(UInt8(ascii: ":"))
+        append(seconds % 60, digits: 2)
+        var decimals = Int(rest % 1_000_000)
+        if decimals != 0 {
+            var digits = 6
+            var step = 1
+            for _ in 0..<decimalsStep { step *= 10 }
+            while digits > decimalsStep, decimals % step == 0 {
+                decimals /= step
+                digits -= decimalsStep
+            }
+            bytes.append(UInt8(ascii: "."))
+            append(decimals, digits: digits)
         }
-        return text + "Z"
+        bytes.append(UInt8(ascii: "Z"))
     }
 
     private static func isLeap(_ year: Int) -> Bool { year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) }

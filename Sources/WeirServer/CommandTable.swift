@@ -65,18 +65,22 @@ struct CommandTable: Sendable {
     private let byLength: [[Int]]
 
     init() {
-        commands = Command.features + Command.events + Command.views + Command.connection + Command.introspection
+        let commands = Command.features + Command.events + Command.views + Command.connection + Command.introspection
         var byLength = [[Int]](repeating: [], count: 1 + (commands.map(\.name.utf8.count).max() ?? 0))
         for (index, command) in commands.enumerated() { byLength[command.name.utf8.count].append(index) }
+        self.commands = commands
         self.byLength = byLength
     }
 
-    func command(named name: UnsafeRawBufferPointer) -> Command? {
+    /// What requests are counted as: the commands in their order, then what is none of them.
+    var countedNames: [String] { commands.map(\.name) + ["other"] }
+
+    func command(named name: UnsafeRawBufferPointer) -> Command? { number(of: name).map { commands[$0] } }
+
+    /// A command's place in the table, which it is counted by.
+    private func number(of name: UnsafeRawBufferPointer) -> Int? {
         guard name.count < byLength.count else { return nil }
-        for index in byLength[name.count] where CommandTable.isEqual(name, commands[index].name) {
-            return commands[index]
-        }
-        return nil
+        return byLength[name.count].first { CommandTable.isEqual(name, commands[$0].name) }
     }
 
     static func isEqual(_ name: UnsafeRawBufferPointer, _ lowercased: String) -> Bool {
@@ -91,9 +95,25 @@ struct CommandTable: Sendable {
     /// Runs one command: checks its name and the number of its arguments, and that the client may. A refusal is a reply too.
     func run(_ call: CommandCall, _ writer: inout RESPWriter) -> CommandOutcome {
         let start = writer.buffer.writerIndex
+        let known = number(of: call.arguments[0])
+        let command = known.map { commands[$0] }
+        let number = known ?? commands.count
+        let (metrics, executor) = (call.server.metrics, call.client.executor)
+        metrics.count(number, executor: executor)
         do throws(CommandError) {
-            return try dispatch(call, &writer)
+            let outcome = try dispatch(command, call, &writer)
+            guard case .replyLater(let begin) = outcome else { return outcome }
+            let isGiven = AtomicFlag()
+            return .replyLater { done in
+                begin { result in
+                    // A second reply changes nothing.
+                    guard isGiven.set() else { return }
+                    if case .failure = result { metrics.countError(number, executor: executor) }
+                    done(result)
+                }
+            }
         } catch {
+            metrics.countError(number, executor: executor)
             // No half replies: what the command may have written before it failed goes.
             writer.buffer.moveWriterIndex(to: start)
             writer.error(error)
@@ -101,9 +121,11 @@ struct CommandTable: Sendable {
         }
     }
 
-    private func dispatch(_ call: CommandCall, _ writer: inout RESPWriter) throws(CommandError) -> CommandOutcome {
+    private func dispatch(
+        _ command: Command?, _ call: CommandCall, _ writer: inout RESPWriter
+    ) throws(CommandError) -> CommandOutcome {
         let arguments = call.arguments
-        guard let command = command(named: arguments[0]) else {
+        guard let command else {
             // A browser that was lured into posting to this port must not get its body run as inline commands.
             if arguments.isWord(0, "post") || arguments.isWord(0, "host:") {
                 call.server.logger.warning("closed a connection that speaks HTTP on the Redis port")

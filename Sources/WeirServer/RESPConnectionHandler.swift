@@ -207,9 +207,14 @@ final class RESPConnectionHandler: ChannelDuplexHandler {
         // Writing can make the channel writable again and call back into here.
         guard !isProcessing, let client else { return }
         isProcessing = true
+        let start = RequestMetrics.now()
+        var answered = 0
         defer {
             isProcessing = false
             server.backend.endBatch(executor: executor)
+            if answered > 0 {
+                server.metrics.observe(nanoseconds: RequestMetrics.now() &- start, count: answered, executor: executor)
+            }
         }
         var isDry = false
         while phase != .closing, !isBlocked, !isDry {
@@ -227,6 +232,7 @@ final class RESPConnectionHandler: ChannelDuplexHandler {
             case .command(let consumed):
                 input.moveReaderIndex(forwardBy: consumed)
                 commandsUncounted += 1
+                answered += 1
                 handle(outcome)
                 let isAuthenticated = client.isAuthenticated
                 if parser.limits.isUnauthenticated == isAuthenticated {
@@ -257,10 +263,7 @@ final class RESPConnectionHandler: ChannelDuplexHandler {
             let eventLoop = context.eventLoop
             let server = server
             server.repliesAwaited.wrappingAdd(1, ordering: .relaxed)
-            let isGiven = AtomicFlag()
             start { result in
-                // A second reply changes nothing: the event loop may be gone by then.
-                guard isGiven.set() else { return }
                 defer { server.repliesAwaited.wrappingSubtract(1, ordering: .releasing) }
                 eventLoop.execute { bound.value.replied(number, result) }
             }
@@ -298,7 +301,7 @@ final class RESPConnectionHandler: ChannelDuplexHandler {
 }
 
 /// True from the first call of `set` on.
-private final class AtomicFlag: Sendable {
+final class AtomicFlag: Sendable {
     private let value = Atomic<Bool>(false)
 
     /// Whether this call was the first.

@@ -102,6 +102,9 @@ package final class RESPServer: Sendable {
         try? await group.shutdownGracefully()
     }
 
+    /// Requests, latencies and connections.
+    package var metricFamilies: [MetricFamily] { context.metricFamilies }
+
     /// How many connections are open.
     package var connectionCount: Int { context.clientCount }
 }

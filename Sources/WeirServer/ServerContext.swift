@@ -7,6 +7,7 @@ final class ServerContext: Sendable {
     let configuration: RESPServer.Configuration
     let logger: Logger
     let commands: CommandTable
+    let metrics: RequestMetrics
     let startedAt = ContinuousClock.now
     let port = Atomic<Int>(0)
     let isStopping = Atomic<Bool>(false)
@@ -23,6 +24,20 @@ final class ServerContext: Sendable {
         self.configuration = configuration
         self.logger = logger
         commands = CommandTable()
+        metrics = RequestMetrics(protocolName: "resp", commands: commands.countedNames, executors: configuration.threadCount)
+    }
+
+    var metricFamilies: [MetricFamily] {
+        let label = MetricFamily.labels(["protocol": "resp"])
+        return metrics.families() + [
+            MetricFamily("weir_connections", .gauge, "Open connections.", [.init(Double(clientCount), label)]),
+            MetricFamily(
+                "weir_connections_accepted_total", .counter, "Connections since the process started.",
+                [.init(Double(connectionsReceived.load(ordering: .relaxed)), label)]),
+            MetricFamily(
+                "weir_connections_rejected_total", .counter, "Connections that were refused, since there were as many as may be.",
+                [.init(Double(connectionsRejected.load(ordering: .relaxed)), label)]),
+        ]
     }
 
     func makeClientID() -> UInt64 { nextID.wrappingAdd(1, ordering: .relaxed).oldValue }

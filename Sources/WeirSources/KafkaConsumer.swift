@@ -80,6 +80,14 @@ package final class KafkaConsumer: KafkaClient, TopicConsumer, @unchecked Sendab
         }
     }
 
+    /// The offset behind a partition's last message, as the broker said it last; nil before it did. Asks nobody.
+    package func endOffset(topic: String, partition: Int32) -> Int64? {
+        var low: Int64 = 0
+        var high: Int64 = 0
+        let code = rd_kafka_get_watermark_offsets(handle, topic, partition, &low, &high)
+        return code == RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0 ? high : nil
+    }
+
     package func poll(timeoutMilliseconds: Int32, _ body: (TopicEvent) throws -> Void) throws {
         let count = rd_kafka_consume_batch_queue(queue, timeoutMilliseconds, &messages, messages.count)
         guard count > 0 else { return }

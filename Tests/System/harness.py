@@ -24,6 +24,8 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 WEIR = os.environ.get("WEIR", str(REPOSITORY / ".build/release/weir"))
 # The same with views that publish every change.
 LIVE = str(pathlib.Path(WEIR).with_name("LiveShop"))
+# Feast has many dependencies, so it has an environment of its own.
+FEAST_PYTHON = os.environ.get("WEIR_FEAST_PYTHON", str(REPOSITORY / ".venv-feast/bin/python"))
 LONG = bool(os.environ.get("WEIR_TEST_LONG"))
 SLICE = REPOSITORY / "features/data/purchases.csv"
 FIELDS = ["id", "household", "basket", "store", "product", "department", "category", "quantity", "price",

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from harness import REPOSITORY, WEIR
+from harness import REPOSITORY, WEIR, free_port
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 
@@ -20,12 +20,17 @@ def blocks(page: pathlib.Path) -> list[str]:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
 def test_commands_of(page, tmp_path):
-    environment = dict(os.environ, DATA=str(tmp_path), PATH=f"{pathlib.Path(WEIR).parent}:{os.environ['PATH']}")
+    # Servers take free ports, and so do those who ask them.
+    port, http = str(free_port()), str(free_port())
+    environment = dict(os.environ, DATA=str(tmp_path), WEIR_PORT=port, WEIR_HTTP=http, PATH=f"{pathlib.Path(WEIR).parent}:{os.environ['PATH']}")
     outputs = []
     for block in blocks(page):
+        block = block.replace(":6400", f":{port}").replace(":6480", f":{http}")
         done = subprocess.run(["bash", "-euo", "pipefail", "-c", block], cwd=REPOSITORY, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{block}\n{done.stdout}{done.stderr}"
         outputs.append(done.stdout)
+    if page.name == "PROTOCOL.md":
+        assert '"values":[169.16,73.77,0.0]' in outputs[0] and '"values":[50,35,0]' in outputs[0]
     if page.name == "README.md":
         text = page.read_text()
         # What is shown is what comes.

@@ -117,6 +117,17 @@ import WeirTesting
         #expect(TimeText.format(EventTime(microseconds: microseconds)) == text)
     }
 
+    @Test(
+        arguments: [
+            (0, "1970-01-01T00:00:00Z"), (-1, "1969-12-31T23:59:59.999999Z"), (500_000, "1970-01-01T00:00:00.500Z"),
+            (10, "1970-01-01T00:00:00.000010Z"), (120_100, "1970-01-01T00:00:00.120100Z"),
+        ] as [(Int64, String)])
+    func decimalsComeInThrees(microseconds: Int64, text: String) {
+        var bytes: [UInt8] = []
+        TimeText.append(EventTime(microseconds: microseconds), decimalsStep: 3, to: &bytes)
+        #expect(String(decoding: bytes, as: UTF8.self) == text)
+    }
+
     @Test func anEventTimeCodesAsText() throws {
         let time = EventTime(microseconds: 1_483_271_606_500_000)
         let json = try JSONEncoder().encode([time])

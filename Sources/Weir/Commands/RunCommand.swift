@@ -29,9 +29,13 @@ struct ServerOptions: ParsableArguments {
     var passwordOption: String?
     var password: String? { passwordOption ?? Environment.string("password") }
 
+    @Option(help: ArgumentHelp("How many events the stores may be behind their sources while /readyz says ready.", valueName: "events"))
+    var readyLag: Int = Environment.int("ready-lag") ?? 100_000
+
     func validate() throws {
         for port in [port, http] where !(0...65_535).contains(port) { throw ValidationError("there is no port \(port)") }
         if !(1...256).contains(threads) { throw ValidationError("--threads must be between 1 and 256") }
+        if readyLag < 0 { throw ValidationError("--ready-lag must not be negative") }
         if sessionTtl <= 0 { throw ValidationError("--session-ttl must be positive") }
     }
 }
@@ -57,7 +61,7 @@ final class Service: Sendable {
     }
 
     /// Starts both ports, says so, and serves until a signal comes.
-    func serve(_ backend: ServerBackend, _ options: ServerOptions) throws {
+    func serve(_ backend: ServerBackend, _ monitor: StoreMonitor, _ options: ServerOptions) throws {
         let logger = Logger(label: "weir") { StreamLogHandler.standardError(label: $0) }
         var quiet = logger
         quiet.logLevel = .critical
@@ -72,9 +76,16 @@ final class Service: Sendable {
         let http: HTTPServer
         do {
             http = try waiting {
-                try await HTTPServer.start(host: options.bind, port: options.http, logger: httpLogger) {
-                    self.failure.withLock { $0 }.map { .notReady("\($0)") } ?? .ready
-                }
+                var configuration = HTTPServer.Configuration()
+                configuration.host = options.bind
+                configuration.port = options.http
+                return try await HTTPServer.start(
+                    configuration,
+                    backend: HTTPService(
+                        features: OnlineFeatureReader(lookups: backend.lookups), monitor: monitor,
+                        catalogDescription: backend.lookups.catalog.description, resp: resp, process: ProcessMetrics(),
+                        version: settings.version, failure: { self.failure.withLock { $0 } }),
+                    authenticator: options.password.map { PasswordAuthenticator(password: $0) }, logger: httpLogger)
             }
         } catch {
             try waiting { await resp.stop() }
@@ -134,7 +145,8 @@ struct ServeCommand: ParsableCommand {
         Service.blockSignals()
         let service = Service()
         let lookups = try openLookups(data, clock: server.clock, sessionSeconds: server.sessionTtl)
-        try service.serve(ServerBackend(lookups: lookups, pushLog: nil, executors: server.threads), server)
+        let monitor = try StoreMonitor(directory: data.directory, lookups: lookups, lagMax: server.readyLag)
+        try service.serve(ServerBackend(lookups: lookups, pushLog: nil, executors: server.threads), monitor, server)
     }
 }
 
@@ -241,7 +253,11 @@ struct RunCommand: ParsableCommand {
         let lookups = try LookupService(
             catalog: catalog, store: writer.store, history: writer.reader,
             sessions: SessionStore(timeToLive: .seconds(server.sessionTtl)), clock: lookupClock(server.clock))
-        let served = Result { try service.serve(ServerBackend(lookups: lookups, pushLog: pushLog, executors: server.threads), server) }
+        let monitor = try StoreMonitor(
+            directory: data.directory, lookups: lookups, pipeline: writer.pipeline, consumer: consumer, lagMax: server.readyLag)
+        let served = Result {
+            try service.serve(ServerBackend(lookups: lookups, pushLog: pushLog, executors: server.threads), monitor, server)
+        }
         // What was acknowledged or read is taken in before the process ends.
         pushLog.stop()
         push.waitUntilDone()

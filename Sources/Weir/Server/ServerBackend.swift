@@ -146,44 +146,7 @@ final class ServerBackend: FeatureBackend {
             + lookups.catalog.streams.map { CatalogEntry(kind: .stream, name: $0.name, members: $0.schema.fields.map(\.name)) }
     }
 
-    func describe(_ name: String) throws(CommandError) -> ReplyValue {
-        if let service = lookups.catalog.service(named: name) {
-            return .map([
-                "kind": .string("service"), "name": .string(name), "request": fields(service.requestSchema),
-                "views": .array(service.joins.map { .string($0.view.name) }),
-                "features": .array(service.outputs.map { .map(["name": .string($0.name), "type": .string($0.type.rawValue)]) }),
-            ])
-        }
-        if let view = lookups.catalog.view(named: name) {
-            return .map([
-                "kind": .string("view"), "name": .string(name), "entity": .string(view.entity), "key": .string(view.keyTypeName),
-                "stream": .string(view.stream), "fingerprint": .string(view.fingerprint),
-                "features": .array(
-                    view.features.map {
-                        .map(["name": .string($0.name), "type": .string($0.type.rawValue), "definition": .string($0.signature)])
-                    }),
-            ])
-        }
-        if let stream = lookups.catalog.stream(named: name) {
-            return .map([
-                "kind": .string("stream"), "name": .string(name), "fingerprint": .string(stream.fingerprint),
-                "views": .array(stream.views.map { .string($0.name) }), "fields": fields(stream.schema),
-            ])
-        }
-        for view in lookups.catalog.views {
-            if let feature = view.features.first(where: { $0.name == name }) {
-                return .map([
-                    "kind": .string("feature"), "name": .string(name), "view": .string(view.name), "type": .string(feature.type.rawValue),
-                    "definition": .string(feature.signature),
-                ])
-            }
-        }
-        throw CommandError("nothing is named '\(name)'; FEATURES.LIST shows services, views and streams")
-    }
-
-    private func fields(_ schema: RecordSchema) -> ReplyValue {
-        .array(schema.fields.map { .map(["name": .string($0.name), "type": .string($0.type.rawValue), "optional": .bool($0.isOptional)]) })
-    }
+    func describe(_ name: String) throws(CommandError) -> ReplyValue { try lookups.catalog.describe(name) }
 
     func addEvents(
         stream: String, events: [[UInt8]], completion: @escaping @Sendable (Result<Int, CommandError>) -> Void

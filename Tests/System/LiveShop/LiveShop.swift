@@ -1,9 +1,25 @@
 import ExampleFeatures
 import Weir
 
-/// For the system tests: the example's purchases with views that publish every change.
+/// For the system tests: the example's purchases with views that publish every change, and with a key of two parts.
 @main struct LiveShop: FeatureStoreApp {
-    var catalog: Catalog { LiveStores.self }
+    var catalog: Catalog {
+        LiveStores.self
+        StoreDepartments.self
+    }
+}
+
+enum StoreDepartment: Entity {
+    typealias ID = CompositeKey<Int, String>
+    static let name = "store_department"
+    static let joinKeys = ["store", "department"]
+}
+
+struct StoreDepartments: FeatureView {
+    typealias Subject = StoreDepartment
+    static func key(of purchase: Purchase) -> StoreDepartment.ID? { CompositeKey(purchase.store, purchase.department) }
+
+    let departmentSales = Aggregate.count(over: .lifetime)
 }
 
 struct LiveStores: FeatureView {

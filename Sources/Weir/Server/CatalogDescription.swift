@@ -1,0 +1,72 @@
+import WeirDefinitions
+import WeirRecords
+import WeirServer
+
+/// What `FEATURES.DESCRIBE` and `GET /features` show of the definitions.
+extension CatalogPlan {
+    /// A service, a view, a stream or a feature by its name, in that order.
+    func describe(_ name: String) throws(CommandError) -> ReplyValue {
+        if let service = service(named: name) { return service.description }
+        if let view = view(named: name) { return view.description }
+        if let stream = stream(named: name) { return stream.catalogDescription }
+        for view in views {
+            if let number = view.feature(named: name) {
+                return .map(
+                    [.init("kind", .string("feature")), .init("name", .string(name)), .init("view", .string(view.name))]
+                        + view.details(of: view.features[number]))
+            }
+        }
+        throw CommandError("nothing is named '\(name)'; FEATURES.LIST shows services, views and streams")
+    }
+
+    var description: ReplyValue {
+        .map([
+            "services": .array(services.map(\.description)), "views": .array(views.map(\.description)),
+            "streams": .array(streams.map(\.catalogDescription)),
+        ])
+    }
+}
+
+extension ServicePlan {
+    fileprivate var description: ReplyValue {
+        .map([
+            "kind": .string("service"), "name": .string(name), "request": requestSchema.description,
+            "views": .array(joins.map { .string($0.view.name) }),
+            "features": .array(outputs.map { .map(["name": .string($0.name), "type": .string($0.type.rawValue)]) }),
+        ])
+    }
+}
+
+extension ViewPlan {
+    fileprivate var description: ReplyValue {
+        .map([
+            "kind": .string("view"), "name": .string(name), "entity": .string(entity), "key": .string(keyTypeName),
+            "join_keys": .array(joinKeys.map { .string($0) }), "stream": .string(stream), "fingerprint": .string(fingerprint),
+            "features": .array(features.map { .map([.init("name", .string($0.name))] + details(of: $0)) }),
+        ])
+    }
+
+    /// The window is null for what is derived from other features.
+    fileprivate func details(of feature: Feature) -> [ReplyValue.Entry] {
+        var window = ReplyValue.null
+        if case .aggregate(_, let number, _) = feature.computation { window = .string(windows[number].signature) }
+        return [
+            .init("type", .string(feature.type.rawValue)), .init("window", window), .init("definition", .string(feature.signature)),
+        ]
+    }
+}
+
+extension StreamPlan {
+    fileprivate var catalogDescription: ReplyValue {
+        .map([
+            "kind": .string("stream"), "name": .string(name), "fingerprint": .string(fingerprint),
+            "views": .array(views.map { .string($0.name) }), "fields": schema.description,
+        ])
+    }
+}
+
+extension RecordSchema {
+    fileprivate var description: ReplyValue {
+        .array(fields.map { .map(["name": .string($0.name), "type": .string($0.type.rawValue), "optional": .bool($0.isOptional)]) })
+    }
+}
