@@ -39,6 +39,9 @@ public protocol Accumulation: Hashable, Sendable {
     /// Whether `add` looks at the position's id, which takes time to read; true unless said otherwise.
     static var usesIDs: Bool { get }
 
+    /// Whether events are best added latest first, where there is a choice; false unless said otherwise. It never shows in a partial.
+    var prefersLatestFirst: Bool { get }
+
     /// The partial of no events.
     var empty: Partial { get }
 
@@ -55,6 +58,7 @@ public protocol Accumulation: Hashable, Sendable {
 
 extension Accumulation {
     @inlinable public static var usesIDs: Bool { true }
+    @inlinable public var prefersLatestFirst: Bool { false }
 }
 
 /// What a feature makes of a partial. A user's own aggregation conforms to `Accumulation` and to this.

@@ -74,6 +74,8 @@ public struct EdgeAccumulation<Input: FeatureColumn>: Accumulation {
     }
 
     public var signature: String { "\(side.rawValue)(\(n))" }
+    /// The latest come first: what follows is then refused by its time.
+    @inlinable public var prefersLatestFirst: Bool { side == .last }
     /// At most `n` entries; the one that is nearest to the edge first.
     public var empty: [Entry] { [] }
 

@@ -50,13 +50,13 @@ package final class EvaluationScratch {
 
     /// Adds the parts of rows that lie in the bands.
     ///
-    /// - Parameter end: of the band of this number.
-    func add(_ rows: some RowAccess, _ source: Piece.Source, end: (Band) -> Int64 = \.end) {
-        var upper = rows.count
-        for (number, band) in bands.enumerated() {
-            // The first band ends where all of them do.
-            if number == 0 { upper = rows.lowerBound(end(band)) }
-            let lower = rows.lowerBound(band.start, in: 0..<upper)
+    /// - Parameter areSession: whether they are the session's.
+    func add(_ rows: some RowAccess, _ source: Piece.Source, areSession: Bool = false) {
+        // The first band ends where all of them do.
+        guard let first = bands.first else { return }
+        var upper = rows.lowerBound(areSession ? first.overlayEnd : first.end)
+        for number in 0..<bands.count {
+            let lower = rows.lowerBound(bands[number].start, in: 0..<upper)
             if lower < upper { add(number, source, lower..<upper) }
             upper = lower
             if upper == 0 { return }

@@ -146,7 +146,9 @@ private struct TypedSlotRunner<A: Accumulation> {
         _ rows: R, _ range: Range<Int>, column: Int?, into partial: inout A.Partial,
         input: (Int, (A.Input) -> Void) -> Void
     ) {
-        for row in range {
+        let isBackwards = accumulation.prefersLatestFirst
+        for index in range {
+            let row = isBackwards ? range.upperBound - 1 - (index - range.lowerBound) : index
             if let filter, rows.filterBits(row) & filter == 0 { continue }
             if let column, rows.isNull(row, column: column) { continue }
             input(row) { value in
