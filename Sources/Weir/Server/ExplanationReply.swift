@@ -72,7 +72,7 @@ struct ExplanationReply {
                 + "shard \(place.shard.number) with events up to number \(place.shard.sequence)")
         if let reason = place.historyReason { lines.append("  history answers: \(text(reason, entity))") }
         var freshness = explanation.latestEvent.map { latest in
-            "latest event \(time(latest.microseconds)), \(duration(asOf.microseconds &- latest.microseconds)) before"
+            "latest event \(time(latest.microseconds)), \(about(Double(asOf.microseconds &- latest.microseconds))) before"
         } ?? (explanation.isKnown ? "no event before that time" : "no events: the \(view.entity) is unknown")
         if let watermark = watermarks[view.stream] { freshness += "; watermark of \(view.stream) \(time(watermark))" }
         lines.append("  " + freshness)
@@ -84,10 +84,8 @@ struct ExplanationReply {
         }
         for part in explanation.windows {
             let window = view.windows[part.window]
-            let bounds =
-                part.start > part.end
-                ? "none is open" : "[\(part.start == .min ? "the beginning" : time(part.start)), \(time(part.end)))"
-            lines.append("  \(shownWindow(window)) \(bounds): \(merged(part))")
+            let bounds = "[\(part.start == .min ? "the beginning" : time(part.start)), \(time(part.end)))"
+            lines.append("  \(shownWindow(window))" + (part.start > part.end ? ": none is open" : " \(bounds): \(merged(part))"))
             let own = explanation.features.filter { feature in
                 if case .aggregate(_, part.window, _) = view.features[feature.number].computation { true } else { false }
             }
@@ -180,12 +178,15 @@ struct ExplanationReply {
         }
     }
 
-    /// A tile's length, about.
     private func span(_ level: Int) -> String {
-        let seconds = (0..<level).reduce(1e-6) { span, _ in span * 16 }
-        let units: [(Double, String)] = [(86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"), (1e-3, "ms"), (1e-6, "us")]
-        let (unit, name) = units.first { seconds >= $0.0 } ?? (1e-6, "us")
-        return "16^\(level) us (\((seconds / unit * 10).rounded() / 10) \(name))"
+        "16^\(level) us (\(about((0..<level).reduce(1) { span, _ in span * 16 })))"
+    }
+
+    /// A time's length in microseconds, rounded.
+    private func about(_ microseconds: Double) -> String {
+        let units: [(Double, String)] = [(86_400e6, "d"), (3_600e6, "h"), (60e6, "min"), (1e6, "s"), (1e3, "ms")]
+        let (unit, name) = units.first { microseconds >= $0.0 } ?? (1, "us")
+        return "\((microseconds / unit * 10).rounded() / 10) \(name)"
     }
 
     /// In the largest unit that it is whole in.
