@@ -120,6 +120,8 @@ package final class ServicePlan: Sendable {
         package let name: String
         package let type: FeatureType
         package let computation: Computation
+        /// For people: of an on-demand feature's inputs the features and the request's fields; empty otherwise.
+        package var inputNames: [String] = []
     }
 
     package let name: String
@@ -244,9 +246,18 @@ private func makeServicePlan<S: FeatureService>(
             }
         case .onDemand(let node):
             var inputs: [ServicePlan.Source] = []
-            for input in node.inputs { inputs.append(try source(input)) }
+            var names: [String] = []
+            for input in node.inputs {
+                inputs.append(try source(input))
+                if case .feature(let join, let feature) = inputs.last {
+                    names.append(joins[join].view.features[feature].name)
+                } else {
+                    names.append(input.requestField ?? "request")
+                }
+            }
             try append(
-                .init(name: node.name, type: node.type, computation: .onDemand(inputs: inputs, compute: node.compute)))
+                .init(
+                    name: node.name, type: node.type, computation: .onDemand(inputs: inputs, compute: node.compute), inputNames: names))
         }
     }
     if outputs.isEmpty { throw DefinitionError("service \(S.name) has no outputs") }

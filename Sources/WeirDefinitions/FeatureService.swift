@@ -89,6 +89,8 @@ public struct ServiceInputSource: Sendable {
     let kind: Kind
     /// The request that the input belongs to.
     let requestType: any Sendable.Type
+    /// Of a request's field, where its key path tells it.
+    var requestField: String?
 }
 
 /// A view's feature, for the entity that a request names.
@@ -101,9 +103,19 @@ public struct JoinedFeature<Request: Codable & Sendable, Value: FeatureRepresent
 
 /// A field of a request.
 public struct RequestField<Request: Codable & Sendable, Value: FeatureRepresentable>: ServiceInput {
+    let name: String?
     let read: @Sendable (any Sendable) -> FeatureValue
 
-    public var source: ServiceInputSource { ServiceInputSource(kind: .request(read), requestType: Request.self) }
+    /// - Parameter path: as a key path is described: `\\Request.cartValue`.
+    init(_ path: String, _ read: @escaping @Sendable (any Sendable) -> FeatureValue) {
+        let last = path.split(separator: ".").last.map(String.init) ?? ""
+        name = path.hasPrefix("\\") && last.allSatisfy { $0.isLetter || $0.isNumber || $0 == "_" } ? wireName(last) : nil
+        self.read = read
+    }
+
+    public var source: ServiceInputSource {
+        ServiceInputSource(kind: .request(read), requestType: Request.self, requestField: name)
+    }
 }
 
 @dynamicMemberLookup
@@ -111,13 +123,13 @@ public struct RequestFields<Request: Codable & Sendable>: Sendable {
     public subscript<Value: FeatureRepresentable>(
         dynamicMember field: any KeyPath<Request, Value> & Sendable
     ) -> RequestField<Request, Value> {
-        RequestField { request in (request as! Request)[keyPath: field].featureValue }
+        RequestField("\(field)") { request in (request as! Request)[keyPath: field].featureValue }
     }
 
     public subscript<Value: FeatureRepresentable>(
         dynamicMember field: any KeyPath<Request, Value?> & Sendable
     ) -> RequestField<Request, Value> {
-        RequestField { request in (request as! Request)[keyPath: field]?.featureValue ?? .null }
+        RequestField("\(field)") { request in (request as! Request)[keyPath: field]?.featureValue ?? .null }
     }
 }
 

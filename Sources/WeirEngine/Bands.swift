@@ -36,8 +36,17 @@ package final class EvaluationScratch {
     /// In the order of their bands.
     @exclusivity(unchecked) var pieces: [Piece] = []
     @exclusivity(unchecked) var rows: [EventRows] = []
+    /// Is told what an evaluation merges, where it is to be explained.
+    @exclusivity(unchecked) var recorder: EvaluationRecorder?
 
     package init() {}
+
+    /// Says why the online store cannot answer. False, for windows that it has no answer for.
+    @discardableResult
+    func leaveToHistory(_ reason: HistoryReason) -> Bool {
+        recorder?.historyReason = reason
+        return false
+    }
 
     func begin() {
         bands.removeAll(keepingCapacity: true)

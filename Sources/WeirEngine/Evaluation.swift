@@ -164,7 +164,10 @@ extension ViewRuntime {
             var rows = EventRows(like: session)
             for row in 0..<session.count where session.times[row] <= asOf.time.microseconds {
                 let time = session.times[row]
-                if let baseTime, time < baseTime { return nil }
+                if let baseTime, time < baseTime {
+                    scratch.leaveToHistory(.sessionEvent(before: baseTime))
+                    return nil
+                }
                 let isCopy =
                     try time < asOf.end
                     && session.withID(row) { id in try timeline.contains(time: time, id: id, tag: session.tags[row]) }
@@ -191,12 +194,18 @@ extension ViewRuntime {
                 scratch.add(overlay, .rows(scratch.rows.count - 1), areSession: true)
                 scratch.sortPieces()
             }
+            try scratch.recorder?.record(scratch, overlay: overlay == nil ? nil : scratch.rows.count - 1)
             return true
         }
         guard isWithin else { return nil }
         let isKnown = try timeline.isKnown || overlay?.isEmpty == false
         if !isKnown {
             for index in scratch.results.indices { scratch.results[index].status = .notFound }
+        }
+        scratch.recorder?.session = session.map { session in
+            let later = session.times.count { $0 > asOf.time.microseconds }
+            let counted = overlay?.count ?? 0
+            return .init(given: session.count, later: later, known: known, repeated: session.count - later - known - counted)
         }
         return EvaluationOutcome(knownSessionEvents: known, isKnown: isKnown, latestSessionEvent: overlay?.times.last)
     }
@@ -236,16 +245,16 @@ extension ViewRuntime {
                     overlayEnd = end
                 }
                 if window.kind == .lifetime {
-                    if let baseTime, end < baseTime { return false }
+                    if let baseTime, end < baseTime { return scratch.leaveToHistory(.totals(window: number, before: baseTime)) }
                 } else if start < keptFrom {
-                    return false
+                    return scratch.leaveToHistory(.window(number, start: start))
                 }
             } else {
                 let gap = window.length ?? 0
                 start = try sessionStart(timeline, overlay, asOf: asOf, gap: gap)
                 // An earlier event, which is not kept any more, could belong to the session, or be all of it.
                 let earliest = EventTime(microseconds: min(start, asOf.time.microseconds))
-                if earliest.advanced(by: -gap).microseconds < keptFrom { return false }
+                if earliest.advanced(by: -gap).microseconds < keptFrom { return scratch.leaveToHistory(.session(window: number)) }
             }
             // The latest start first.
             var place = scratch.bands.count

@@ -59,13 +59,15 @@ package final class HistoryReader: EventLog, Sendable {
 
     /// The rows of one entity with event times in `[start, end)`, in order.
     ///
-    /// - Parameter ingestedBy: leaves out what was learned of later than this (microseconds).
+    /// - Parameters:
+    ///   - ingestedBy: leaves out what was learned of later than this (microseconds).
+    ///   - last: leaves out what was accepted behind the event of this number: a shard that has seen it so far has the rest.
     package func rows(
-        of view: ViewPlan, key: String, from start: Int64, to end: Int64, ingestedBy: Int64? = nil
+        of view: ViewPlan, key: String, from start: Int64, to end: Int64, ingestedBy: Int64? = nil, upTo last: Int64 = .max
     ) throws -> EventRows {
         _ = try table(view.stream)
         return try read { db in
-            try histories[view.stream]!.rows(of: view, key: key, from: start, to: end, ingestedBy: ingestedBy, db)
+            try histories[view.stream]!.rows(of: view, key: key, from: start, to: end, ingestedBy: ingestedBy, upTo: last, db)
         }
     }
 
@@ -268,16 +270,31 @@ package final class HistoryReader: EventLog, Sendable {
         }
     }
 
-    /// Positions of all sources, for manifests and `META`: `kafka purchases/0` → `1234`.
-    package func positions() throws -> [(source: String, position: Int64)] {
+    /// Positions of all sources, for manifests, `META` and `INFO`: `kafka purchases/0` → `1234`, `push purchases` → `5678`.
+    ///
+    /// - Parameter sequence: as they were for who has seen the accepted events up to this number: everything before a position that
+    ///   concerns the stores is among those. nil: all events. Looks at each event behind it.
+    package func positions(at sequence: Int64? = nil) throws -> [(source: String, position: Int64)] {
         try read { db in
-            try Row.fetchAll(
+            var first: [Int64: Int64] = [:]
+            if let sequence {
+                for table in tables.values {
+                    let statement = try db.cachedStatement(sql: "SELECT _source, min(_offset) FROM \(table.name) WHERE _seq > ? GROUP BY 1")
+                    for row in try Row.fetchAll(statement, arguments: [sequence]) { first[row[0]] = row[1] }
+                }
+            }
+            // Dead letters that were tried again are no source that has a position.
+            return try Row.fetchAll(
                 db,
                 sql: """
-                    SELECT kind || ' ' || name || CASE WHEN kind = 'kafka' THEN '/' || partition ELSE '' END AS source, position
-                    FROM weir_sources ORDER BY 1, stream
+                    SELECT id, kind || ' ' || CASE kind WHEN 'push' THEN stream ELSE name END
+                               || CASE kind WHEN 'kafka' THEN '/' || partition ELSE '' END AS source, position
+                    FROM weir_sources WHERE kind <> 'retry' ORDER BY 2, stream
                     """
-            ).map { (source: $0["source"], position: $0["position"]) }
+            ).map { row in
+                let position: Int64 = row["position"]
+                return (source: row["source"], position: first[row["id"]].map { min($0, position) } ?? position)
+            }
         }
     }
 }

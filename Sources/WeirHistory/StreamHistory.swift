@@ -144,8 +144,12 @@ final class StreamHistory {
 
     /// The rows of one entity with event times in `[start, end)`, in order.
     ///
-    /// - Parameter ingestedBy: leaves out what was learned of later than this (microseconds).
-    func rows(of view: ViewPlan, key: String, from start: Int64, to end: Int64, ingestedBy: Int64?, _ db: Database) throws -> EventRows {
+    /// - Parameters:
+    ///   - ingestedBy: leaves out what was learned of later than this (microseconds).
+    ///   - last: leaves out what was accepted behind the event of this number.
+    func rows(
+        of view: ViewPlan, key: String, from start: Int64, to end: Int64, ingestedBy: Int64?, upTo last: Int64 = .max, _ db: Database
+    ) throws -> EventRows {
         var rows = EventRows(columns: view.columns)
         guard start < end else { return rows }
         try readTail(db)
@@ -158,12 +162,12 @@ final class StreamHistory {
         for index in segments.indices where segments[index].firstTime < end && segments[index].lastTime >= start {
             try forEachGroup(index, order: try order(segments[index], view), keyBytes, from: start, to: end, db) { group, range in
                 for row in group.lowerBound(range, time: start)..<group.lowerBound(range, time: end)
-                where group.ingestTime(row) <= latest { try collector.append(group, row) }
+                where group.ingestTime(row) <= latest && group.sequence(row) <= last { try collector.append(group, row) }
             }
         }
         let statement = try db.cachedStatement(sql: table.rowSQL(view))
         let handle = statement.sqliteStatement
-        for sequence in tail!.sequences(view: position, keyHash: StableHash.xxh64(key), from: start, to: end) {
+        for sequence in tail!.sequences(view: position, keyHash: StableHash.xxh64(key), from: start, to: end) where sequence <= last {
             try statement.setArguments([sequence, key, latest])
             defer { sqlite3_reset(handle) }
             let code = sqlite3_step(handle)

@@ -58,7 +58,11 @@ package final class LookupWorker {
     /// Of the last answer, in the order of the service's outputs or of the features that were asked for.
     package fileprivate(set) var results: [FeatureResult] = []
     /// For each join of the last answer's service, what its evaluation said; nil where the request has no key.
-    fileprivate var outcomes: [(key: String, outcome: EvaluationOutcome)?] = []
+    fileprivate var outcomes: [(key: String, outcome: EvaluationOutcome, shard: OnlineStore.AppliedShard)?] = []
+
+    /// The shards that the last answer was read from.
+    package var shards: Set<OnlineStore.AppliedShard> { Set(outcomes.compactMap { $0?.shard }) }
+
     private var scratches: [EvaluationScratch] = []
     private var decoders: [ObjectIdentifier: any RequestDecoding] = [:]
 
@@ -255,13 +259,14 @@ package final class LookupService: Sendable {
                 worker.outcomes.append(nil)
                 continue
             }
-            let outcome = try key.withUTF8 { key in
-                try evaluate(
-                    view: join.view, join.features, key: UnsafeRawBufferPointer(key), asOf: asOf, session: session, worker.reader,
-                    worker.scratch(number))
+            let (outcome, shard) = try key.withUTF8 { key in
+                let key = UnsafeRawBufferPointer(key)
+                let outcome = try evaluate(
+                    view: join.view, join.features, key: key, asOf: asOf, session: session, worker.reader, worker.scratch(number))
+                return (outcome, try worker.reader.applied(key: key))
             }
             known += outcome.knownSessionEvents
-            worker.outcomes.append((key, outcome))
+            worker.outcomes.append((key, outcome, shard))
         }
         service.finish(
             request,
@@ -274,7 +279,7 @@ package final class LookupService: Sendable {
     /// For each join of the worker's last answer, the latest event that could count; nil where there is none.
     package func latestEvents(_ service: ServiceRuntime, _ answer: Answer, _ worker: LookupWorker) throws -> [EventTime?] {
         try service.joins.indices.map { number in
-            guard let (key, outcome) = worker.outcomes[number] else { return nil }
+            guard let (key, outcome, _) = worker.outcomes[number] else { return nil }
             let view = service.joins[number].view
             return try worker.reader.withEntity(view: view, key: key) { nodes, _ in
                 try runtimes[view].latestEvent(nodes: nodes, asOf: AsOf(answer.asOf), outcome)
@@ -316,7 +321,8 @@ package final class LookupService: Sendable {
             return outcome
         }
         let rows = try history.rows(
-            of: view.plan, key: String(decoding: key, as: UTF8.self), from: view.earliestReach(asOf: asOf), to: asOf.end)
+            of: view.plan, key: String(decoding: key, as: UTF8.self), from: view.earliestReach(asOf: asOf), to: asOf.end,
+            upTo: try reader.applied(key: key).sequence)
         return try view.evaluate(features, rows: rows, asOf: asOf, session: overlay, scratch)
     }
 }

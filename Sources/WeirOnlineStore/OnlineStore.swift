@@ -110,6 +110,12 @@ package final class OnlineStore: ShardSet, Sendable {
 
     // MARK: Reading
 
+    /// How far a shard's snapshot is: what is read in it is made of the history's events up to this number.
+    package struct AppliedShard: Sendable, Hashable {
+        package var number: Int
+        package var sequence: Int64
+    }
+
     /// Snapshots of the shards that a batch of lookups touches, one read transaction each. Used from one thread.
     package final class Reader {
         private let store: OnlineStore
@@ -149,6 +155,12 @@ package final class OnlineStore: ShardSet, Sendable {
             var key = key
             let (nodes, keptFrom) = try key.withUTF8 { try entity(view: view, key: UnsafeRawBufferPointer($0)) }
             return try body(nodes, keptFrom)
+        }
+
+        /// The shard that has a key, and the number of the last event of the history that its snapshot has seen.
+        package func applied(key: UnsafeRawBufferPointer) throws -> AppliedShard {
+            let number = Sharding.shard(ofHash: Sharding.hash(key), count: store.shardCount)
+            return AppliedShard(number: number, sequence: try shard(number).state.appliedSequence)
         }
 
         /// The states of all shards.

@@ -10,6 +10,9 @@ package protocol FeatureBackend: Sendable {
     /// `FEATURES.GET`: one row for each of the request's JSON objects, in their order.
     func features(_ request: FeaturesGet, executor: Int) throws(CommandError) -> [FeatureRow]
 
+    /// `FEATURES.EXPLAIN`: lines for people, or one bulk string of JSON.
+    func explain(_ request: FeaturesExplain, executor: Int) throws(CommandError) -> ReplyValue
+
     /// Finds a view and some of its features (nil: all), once for the many lookups of a connection. An unknown one is an error.
     func selection(view: String, features: [String]?) throws(CommandError) -> ViewSelection
 
@@ -76,6 +79,33 @@ package struct FeaturesGet: Sendable, Hashable {
     }
 }
 
+/// What `FEATURES.EXPLAIN` asks for.
+package struct FeaturesExplain: Sendable, Hashable {
+    package enum Subject: Sendable, Hashable {
+        /// A service with a request, a JSON object.
+        case service(String, request: [UInt8])
+        /// An entity of a view, and which of its features; empty for all.
+        case entity(view: String, key: String, features: [String])
+    }
+
+    package var subject: Subject
+    /// nil: now.
+    package var at: EventTime?
+    package var session: [SessionEvent]
+    package var sessionID: String?
+    package var isJSON: Bool
+
+    package init(
+        _ subject: Subject, at: EventTime? = nil, session: [SessionEvent] = [], sessionID: String? = nil, isJSON: Bool = false
+    ) {
+        self.subject = subject
+        self.at = at
+        self.session = session
+        self.sessionID = sessionID
+        self.isJSON = isJSON
+    }
+}
+
 /// Events of a session, as the client sent them: one JSON object (`SESSION.ADD`, `SESSION.GET`) or an array of them (`FEATURES.GET`).
 package struct SessionEvent: Sendable, Hashable {
     package var stream: String
@@ -107,33 +137,36 @@ package struct RowMeta: Sendable {
     package var eventTimes: [EventTime?]
     /// Microseconds from the latest event to the time asked for; nil where there is none.
     package var freshnessMicroseconds: [Int64?]
-    /// The fingerprint of the feature's view.
-    package var fingerprints: [String]
+    /// The fingerprint of the feature's view; nil for an on-demand feature.
+    package var fingerprints: [String?]
     /// The time asked for.
     package var asOf: EventTime
     /// Session events after the time asked for.
     package var sessionEventsIgnored: Int
-    /// How far each source is applied in the shards that were read.
+    /// For each shard that was read the number of the history's last event that its snapshot has seen.
+    package var applied: [SourcePosition]
+    /// How far each source is applied in the shards that were read: in all of them.
     package var positions: [SourcePosition]
 
     package init(
-        eventTimes: [EventTime?], freshnessMicroseconds: [Int64?], fingerprints: [String], asOf: EventTime,
-        sessionEventsIgnored: Int = 0, positions: [SourcePosition] = []
+        eventTimes: [EventTime?], freshnessMicroseconds: [Int64?], fingerprints: [String?], asOf: EventTime,
+        sessionEventsIgnored: Int = 0, applied: [SourcePosition] = [], positions: [SourcePosition] = []
     ) {
         self.eventTimes = eventTimes
         self.freshnessMicroseconds = freshnessMicroseconds
         self.fingerprints = fingerprints
         self.asOf = asOf
         self.sessionEventsIgnored = sessionEventsIgnored
+        self.applied = applied
         self.positions = positions
     }
 }
 
 package struct SourcePosition: Sendable, Hashable {
     package var source: String
-    package var position: String
+    package var position: Int64
 
-    package init(source: String, position: String) {
+    package init(source: String, position: Int64) {
         self.source = source
         self.position = position
     }

@@ -9,6 +9,14 @@ extension Command {
             "features.get", arity: -3, group: "features",
             syntax: "service request-json [request-json ...] [AT time] [SESSION stream json-array] [SESSIONID id] [META]",
             "Answers the features of a service for one or more requests.", run: featuresGet),
+        Command(
+            "features.explain", arity: -2, group: "features",
+            syntax: "service request-json | view:key [feature ...] [AT time] [SESSION stream json-array] [SESSIONID id] [JSON]",
+            "Says how each number of an answer came about."
+        ) { call, writer throws(CommandError) in
+            writer.write(try call.backend.explain(try parseFeaturesExplain(call), executor: call.client.executor))
+            return .replied
+        },
         Command("features.list", arity: 1, group: "features", "Lists services, views and streams.") {
             call, writer throws(CommandError) in
             let entries = try call.backend.listFeatures()
@@ -112,7 +120,8 @@ extension Command {
     ///
     /// One request is answered by a map of feature to value, several by an array of maps. With `META` the map is instead
     /// `{"features": {feature: value}, "meta": {feature: {"event_time": RFC 3339 or null, "freshness_ms": integer or null,
-    /// "status": text, "fingerprint": text}}, "as_of": RFC 3339, "session_events_ignored": integer, "positions": {source: text}}`.
+    /// "status": text, "fingerprint": text or null}}, "as_of": RFC 3339, "session_events_ignored": integer, "applied": {shard: integer},
+    /// "positions": {source: integer}}`.
     private static let featuresGet: Run = { call, writer throws(CommandError) in
         let request = try parseFeaturesGet(call)
         let rows = try call.backend.features(request, executor: call.client.executor)
@@ -135,33 +144,12 @@ extension Command {
         let arguments = call.arguments
         var request = FeaturesGet(service: try call.name(1, "service's name"), requests: [])
         var index = 2
-        func operand(_ offset: Int, _ usage: String) throws(CommandError) -> Int {
-            guard index + offset < arguments.count else { throw CommandError("syntax error: write \(usage)") }
-            return index + offset
-        }
         while index < arguments.count {
             if arguments[index].first == UInt8(ascii: "{") {
                 request.requests.append(arguments.array(index))
                 index += 1
-            } else if arguments.isWord(index, "at") {
-                let text = try call.name(try operand(1, "AT time"), "time of AT")
-                guard request.at == nil else { throw CommandError("syntax error: AT is given twice") }
-                do throws(RecordError) {
-                    request.at = try TimeText.parse(text)
-                } catch {
-                    throw CommandError("AT: \(error.reason); or give integer milliseconds since 1970")
-                }
-                index += 2
-            } else if arguments.isWord(index, "session") {
-                let stream = try call.name(try operand(1, "SESSION stream json-array"), "stream's name")
-                let json = arguments.array(try operand(2, "SESSION stream json-array"))
-                request.session.append(SessionEvent(stream: stream, json: json))
-                index += 3
-            } else if arguments.isWord(index, "sessionid") {
-                let id = try call.name(try operand(1, "SESSIONID id"), "session's id")
-                guard request.sessionID == nil else { throw CommandError("syntax error: SESSIONID is given twice") }
-                request.sessionID = id
-                index += 2
+            } else if try takeOption(call, &index, at: &request.at, session: &request.session, sessionID: &request.sessionID) {
+                continue
             } else if arguments.isWord(index, "meta") {
                 request.meta = true
                 index += 1
@@ -174,6 +162,80 @@ extension Command {
         guard !request.requests.isEmpty else {
             throw CommandError(
                 "no request: write FEATURES.GET \(arguments.shown(1, limit: 40)) '{...}' with the fields that the service asks for")
+        }
+        return request
+    }
+
+    /// Takes one of the options that say when and with which session; false where none of them stands at the index.
+    private static func takeOption(
+        _ call: CommandCall, _ index: inout Int, at: inout EventTime?, session: inout [SessionEvent], sessionID: inout String?
+    ) throws(CommandError) -> Bool {
+        let arguments = call.arguments
+        func operand(_ offset: Int, _ usage: String) throws(CommandError) -> Int {
+            guard index + offset < arguments.count else { throw CommandError("syntax error: write \(usage)") }
+            return index + offset
+        }
+        if arguments.isWord(index, "at") {
+            let text = try call.name(try operand(1, "AT time"), "time of AT")
+            guard at == nil else { throw CommandError("syntax error: AT is given twice") }
+            do throws(RecordError) {
+                at = try TimeText.parse(text)
+            } catch {
+                throw CommandError("AT: \(error.reason); or give integer milliseconds since 1970")
+            }
+            index += 2
+        } else if arguments.isWord(index, "session") {
+            let stream = try call.name(try operand(1, "SESSION stream json-array"), "stream's name")
+            let json = arguments.array(try operand(2, "SESSION stream json-array"))
+            session.append(SessionEvent(stream: stream, json: json))
+            index += 3
+        } else if arguments.isWord(index, "sessionid") {
+            let id = try call.name(try operand(1, "SESSIONID id"), "session's id")
+            guard sessionID == nil else { throw CommandError("syntax error: SESSIONID is given twice") }
+            sessionID = id
+            index += 2
+        } else {
+            return false
+        }
+        return true
+    }
+
+    /// `FEATURES.EXPLAIN`: a service and its request, or `view:key` and features; the words of options are read in any case and order.
+    private static func parseFeaturesExplain(_ call: CommandCall) throws(CommandError) -> FeaturesExplain {
+        let arguments = call.arguments
+        let name = try call.name(1, "service's or view's name")
+        let isEntity = arguments[1].contains(UInt8(ascii: ":"))
+        var requests: [[UInt8]] = []
+        var features: [String] = []
+        var request = FeaturesExplain(.service(name, request: []))
+        var index = 2
+        while index < arguments.count {
+            if try takeOption(call, &index, at: &request.at, session: &request.session, sessionID: &request.sessionID) { continue }
+            if arguments.isWord(index, "json") {
+                request.isJSON = true
+            } else if isEntity {
+                features.append(try call.name(index, "feature's name"))
+            } else if arguments[index].first == UInt8(ascii: "{"), requests.isEmpty {
+                requests.append(arguments.array(index))
+            } else {
+                throw CommandError(
+                    "syntax error at '\(arguments.shown(index, limit: 40))': write FEATURES.EXPLAIN service '{...}' or FEATURES.EXPLAIN "
+                        + "view:key [feature ...]; the options are AT time, SESSION stream json-array, SESSIONID id, JSON")
+            }
+            index += 1
+        }
+        if isEntity {
+            let (view, key) = try entity(call, 1)
+            guard let view = String(validating: view, as: UTF8.self), let key = String(validating: key, as: UTF8.self) else {
+                throw CommandError("the key is not valid UTF-8")
+            }
+            request.subject = .entity(view: view, key: key, features: features)
+        } else {
+            guard let json = requests.first else {
+                throw CommandError(
+                    "no request: write FEATURES.EXPLAIN \(arguments.shown(1, limit: 40)) '{...}' with the fields that the service asks for")
+            }
+            request.subject = .service(name, request: json)
         }
         return request
     }
@@ -209,7 +271,7 @@ extension RESPWriter {
 
     /// A row with its META, in the shape that `FEATURES.GET` documents.
     mutating func write(_ row: FeatureRow, _ meta: RowMeta) {
-        map(count: 5)
+        map(count: 6)
         bulk("features")
         writeMap(row.names, row.results)
         bulk("meta")
@@ -228,17 +290,24 @@ extension RESPWriter {
             bulk("status")
             bulk(row.results[index].status.rawValue)
             bulk("fingerprint")
-            bulk(index < meta.fingerprints.count ? meta.fingerprints[index] : "")
+            if let fingerprint = meta.fingerprints.element(index) { bulk(fingerprint) } else { null() }
         }
         bulk("as_of")
         bulk(TimeText.format(meta.asOf))
         bulk("session_events_ignored")
         write(featureValue: .int(Int64(meta.sessionEventsIgnored)))
+        bulk("applied")
+        write(meta.applied)
         bulk("positions")
-        map(count: meta.positions.count)
-        for position in meta.positions {
+        write(meta.positions)
+    }
+
+    /// A map of source to position.
+    private mutating func write(_ positions: [SourcePosition]) {
+        map(count: positions.count)
+        for position in positions {
             bulk(position.source)
-            bulk(position.position)
+            write(featureValue: .int(position.position))
         }
     }
 }

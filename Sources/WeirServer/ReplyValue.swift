@@ -1,4 +1,5 @@
 import WeirAlgebra
+import WeirRecords
 
 /// The version of the protocol that a connection speaks: 2 until the client says `HELLO 3`.
 package enum RESPVersion: Int, Sendable {
@@ -38,6 +39,38 @@ package indirect enum ReplyValue: Hashable, Sendable {
     }
 
     package static let ok = ReplyValue.simple("OK")
+}
+
+extension ReplyValue {
+    /// As JSON; an error as its text, a double that JSON has no number for as null.
+    package func appendJSON(to bytes: inout [UInt8]) {
+        switch self {
+        case .simple(let text), .string(let text), .text(let text): JSONText.appendString(text, to: &bytes)
+        case .error(let error): JSONText.appendString("\(error)", to: &bytes)
+        case .bytes(let text): JSONText.appendString(String(decoding: text, as: UTF8.self), to: &bytes)
+        case .null: FeatureValue.null.appendJSON(to: &bytes)
+        case .int(let value): FeatureValue.int(value).appendJSON(to: &bytes)
+        case .double(let value): value.featureValue.appendJSON(to: &bytes)
+        case .bool(let value): FeatureValue.bool(value).appendJSON(to: &bytes)
+        case .feature(let value): value.appendJSON(to: &bytes)
+        case .array(let values):
+            bytes.append(UInt8(ascii: "["))
+            for (index, value) in values.enumerated() {
+                if index > 0 { bytes.append(UInt8(ascii: ",")) }
+                value.appendJSON(to: &bytes)
+            }
+            bytes.append(UInt8(ascii: "]"))
+        case .map(let entries):
+            bytes.append(UInt8(ascii: "{"))
+            for (index, entry) in entries.enumerated() {
+                if index > 0 { bytes.append(UInt8(ascii: ",")) }
+                JSONText.appendString(entry.key, to: &bytes)
+                bytes.append(UInt8(ascii: ":"))
+                entry.value.appendJSON(to: &bytes)
+            }
+            bytes.append(UInt8(ascii: "}"))
+        }
+    }
 }
 
 /// Why a command was refused: what is wrong, and what would be right. Answered as `-CODE message`; the connection stays usable.

@@ -165,6 +165,35 @@ private struct Builder {
         #expect(try reader.segmentCount(stream: "clicks") > 2)
     }
 
+    /// Positions as they were for a shard that has seen some events: everything before them is among those.
+    @Test func positionsAtAnEvent() throws {
+        let scratch = try Scratch()
+        let writer = try scratch.writer(segmentRows: 20)
+        for step in 0..<10 {
+            _ = try writer.commit([scratch.incoming("clicks", step * 10..<step * 10 + 10)], now: 0)
+            if step % 3 == 1 { _ = try writer.commit([scratch.incoming("letters", step * 5..<step * 5 + 5)], now: 0) }
+            // Copies move a position, and are no events.
+            if step == 9 { _ = try writer.commit([scratch.incoming("letters", 38..<43)], now: 0) }
+        }
+        let reader = try scratch.reader()
+        func positions(_ sequence: Int64?) throws -> [String] { try reader.positions(at: sequence).map { "\($0.source) \($0.position)" } }
+        #expect(try positions(nil) == ["file clicks 100", "file letters 43"])
+        // 118 events: ten clicks, then ten and five letters, and so on; the last are three new letters.
+        #expect(try positions(118) == ["file clicks 100", "file letters 43"])
+        #expect(try positions(117) == ["file clicks 100", "file letters 42"])
+        #expect(try positions(115) == ["file clicks 100", "file letters 40"])
+        #expect(try positions(114) == ["file clicks 99", "file letters 40"])
+        #expect(try positions(25) == ["file clicks 20", "file letters 20"])
+        #expect(try positions(0) == ["file clicks 0", "file letters 5"])
+        // What a shard that has seen so far answers from history.
+        let view = scratch.catalog.views[0]
+        for last in [0, 5, 20, 24, 25, 26, 90, 118] as [Int64] {
+            let rows = try reader.rows(of: view, key: "7", from: .min, to: .max, upTo: last)
+            let letters = try reader.rows(of: scratch.catalog.views[1], key: "7", from: .min, to: .max, upTo: last)
+            #expect(Int64(rows.count + letters.count) == last)
+        }
+    }
+
     /// A segment that cannot be made is reported and tried again later; events are taken meanwhile.
     @Test func failedSegmentsTakeNothingBack() throws {
         let scratch = try Scratch()

@@ -22,7 +22,7 @@ import WeirServer
             #expect(try client.ask("FEATURES.GET", "checkout", "{}") == map)
             #expect(try client.ask("FEATURES.GET", "checkout", "{}", "{}", "{}") == "*3\r\n" + map + map + map)
             let meta = try client.ask("FEATURES.GET", "checkout", "{}", "META")
-            #expect(meta.hasPrefix("%5\r\n$8\r\nfeatures\r\n" + map + "$4\r\nmeta\r\n%7\r\n"))
+            #expect(meta.hasPrefix("%6\r\n$8\r\nfeatures\r\n" + map + "$4\r\nmeta\r\n%7\r\n"))
             #expect(
                 meta.contains(
                     "$5\r\ncount\r\n%4\r\n$10\r\nevent_time\r\n$22\r\n1970-01-01T00:00:01.5Z\r\n$12\r\nfreshness_ms\r\n:2\r\n"
@@ -30,10 +30,44 @@ import WeirServer
             #expect(meta.contains("$12\r\nfreshness_ms\r\n_\r\n$6\r\nstatus\r\n$10\r\nNULL_VALUE\r\n"))
             #expect(
                 meta.hasSuffix(
-                    "$5\r\nas_of\r\n$27\r\n1969-12-31T23:59:59.999999Z\r\n$22\r\nsession_events_ignored\r\n:3\r\n$9\r\npositions\r\n"
-                        + "%1\r\n$17\r\nkafka:purchases/0\r\n$2\r\n17\r\n"))
+                    "$5\r\nas_of\r\n$27\r\n1969-12-31T23:59:59.999999Z\r\n$22\r\nsession_events_ignored\r\n:3\r\n$7\r\napplied\r\n"
+                        + "%1\r\n$1\r\n1\r\n:23\r\n$9\r\npositions\r\n%1\r\n$17\r\nkafka:purchases/0\r\n:17\r\n"))
+            #expect(meta.contains("NULL_VALUE\r\n$11\r\nfingerprint\r\n_\r\n"))
             #expect(try client.ask("HELLO", "2").hasPrefix("*14\r\n"))
-            #expect(try client.ask("FEATURES.GET", "checkout", "{}", "META").hasPrefix("*10\r\n$8\r\nfeatures\r\n*14\r\n"))
+            #expect(try client.ask("FEATURES.GET", "checkout", "{}", "META").hasPrefix("*12\r\n$8\r\nfeatures\r\n*14\r\n"))
+        }
+    }
+
+    @Test func featuresExplain() async throws {
+        let backend = FakeBackend()
+        try await withServer(backend) { server in
+            let client = try TestClient(port: server.port)
+            func parsed(_ arguments: String...) throws -> FeaturesExplain? {
+                backend.explained.withLock { $0 = nil }
+                client.send(frame((["FEATURES.EXPLAIN"] + arguments).map { Array($0.utf8) }))
+                let reply = try client.reply()
+                let request = backend.explained.withLock { $0 }
+                let expected = request.map { $0.isJSON ? "$2\r\n{}\r\n" : "*2\r\n$3\r\none\r\n$3\r\ntwo\r\n" }
+                #expect(expected.map { $0 == reply } ?? reply.hasPrefix("-ERR"), "\(reply)")
+                return request
+            }
+            let service = FeaturesExplain.Subject.service("checkout", request: Array("{}".utf8))
+            #expect(try parsed("checkout", "{}") == FeaturesExplain(service))
+            #expect(
+                try parsed("checkout", "at", "1500", "{}", "json", "SESSION", "purchases", "[]", "SessionId", "s")
+                    == FeaturesExplain(
+                        service, at: EventTime(microseconds: 1_500_000),
+                        session: [SessionEvent(stream: "purchases", json: Array("[]".utf8))], sessionID: "s", isJSON: true))
+            #expect(
+                try parsed("spend:a:{b}", "total", "AT", "0", "key")
+                    == FeaturesExplain(.entity(view: "spend", key: "a:{b}", features: ["total", "key"]), at: EventTime(microseconds: 0)))
+            #expect(try parsed("spend:", "JSON") == FeaturesExplain(.entity(view: "spend", key: "", features: []), isJSON: true))
+            #expect(try parsed("checkout") == nil)
+            #expect(try parsed("checkout", "JSON") == nil)
+            #expect(try parsed("checkout", "{}", "{}") == nil)
+            #expect(try parsed("checkout", "{}", "META") == nil)
+            #expect(try parsed("checkout", "{}", "AT") == nil)
+            #expect(try client.ask("FEATURES.EXPLAIN") == "-ERR wrong number of arguments for 'features.explain' command\r\n")
         }
     }
 
@@ -112,8 +146,8 @@ import WeirServer
             #expect(try client.ask("ECHO", "a\r\nb") == "$4\r\na\r\nb\r\n")
             #expect(try client.ask("Foo", "a", "b") == "-ERR unknown command 'Foo', with args beginning with: 'a' 'b' \r\n")
             #expect(
-                try client.ask("FEATURES.EXPLAIN", "x")
-                    == "-ERR unknown command 'FEATURES.EXPLAIN', with args beginning with: 'x' \r\n")
+                try client.ask("FEATURES.FORGET", "x")
+                    == "-ERR unknown command 'FEATURES.FORGET', with args beginning with: 'x' \r\n")
             #expect(try client.ask("a\r\n+OK") == "-ERR unknown command 'a  +OK', with args beginning with: \r\n")
             #expect(try client.ask("") == "-ERR unknown command '', with args beginning with: \r\n")
             #expect(try client.ask("HMGET", "spend:1") == "-ERR wrong number of arguments for 'hmget' command\r\n")

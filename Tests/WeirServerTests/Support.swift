@@ -26,6 +26,7 @@ func frame(_ arguments: String...) -> [UInt8] { frame(arguments.map { Array($0.u
 final class FakeBackend: FeatureBackend {
     let lastRequest = Mutex<FeaturesGet?>(nil)
     let pushed = Mutex<[[UInt8]]>([])
+    let explained = Mutex<FeaturesExplain?>(nil)
     let executors = Mutex<Set<Int>>([])
     let names = ["count", "mean", "is_new", "last", "top", "shares", "none"]
     let values: [FeatureValue] = [
@@ -42,12 +43,18 @@ final class FakeBackend: FeatureBackend {
         let meta = RowMeta(
             eventTimes: [EventTime(microseconds: 1_500_000), nil, nil, nil, nil, nil, nil],
             freshnessMicroseconds: [2_999, nil, nil, nil, nil, nil, nil],
-            fingerprints: Array(repeating: "f00d", count: 7), asOf: EventTime(microseconds: -1),
-            sessionEventsIgnored: 3, positions: [SourcePosition(source: "kafka:purchases/0", position: "17")])
+            fingerprints: Array(repeating: "f00d", count: 6) + [nil], asOf: EventTime(microseconds: -1),
+            sessionEventsIgnored: 3, applied: [SourcePosition(source: "1", position: 23)],
+            positions: [SourcePosition(source: "kafka:purchases/0", position: 17)])
         let row = FeatureRow(
             names: names, results: values.map { FeatureResult($0, $0 == .null ? .nullValue : .present) },
             meta: request.meta ? meta : nil)
         return Array(repeating: row, count: request.requests.count)
+    }
+
+    func explain(_ request: FeaturesExplain, executor: Int) throws(CommandError) -> ReplyValue {
+        explained.withLock { $0 = request }
+        return request.isJSON ? .bytes(Array("{}".utf8)) : .array([.string("one"), .string("two")])
     }
 
     func selection(view: String, features: [String]?) throws(CommandError) -> ViewSelection {

@@ -30,6 +30,8 @@ struct GetCommand: ParsableCommand {
     @Option(help: "The time asked for, as RFC 3339 or integer milliseconds; now by default.") var at: String?
     @Option(help: ArgumentHelp("Events of the running session: a stream and a JSON array.", valueName: "stream=json")) var session:
         [String] = []
+    @Flag(help: "Says how each number of the answer came about: what its window is and what was merged.") var explain: Bool = false
+    @Flag(help: "With --explain: as JSON, which the plain answer always is.") var json: Bool = false
     @Option(help: "What now is: the wall clock, or just after the latest event.") var clock: ClockKind =
         ClockKind(rawValue: Environment.string("clock") ?? "") ?? .wall
 
@@ -47,18 +49,24 @@ struct GetCommand: ParsableCommand {
             let events = try jsonArrayElements(Array(session[session.index(after: equals)...].utf8))
             batches.append(try lookups.decodeEvents(String(session[..<equals]), events))
         }
-        try lookups.store.explaining {
-            let time = try at.map { try TimeText.parse($0) } ?? lookups.now(worker.reader)
-            _ = try lookups.answer(service, request, asOf: AsOf(time), session: SessionEvents(batches), worker)
+        let session = SessionEvents(batches)
+        let time = try lookups.store.explaining { try at.map { try TimeText.parse($0) } ?? lookups.now(worker.reader) }
+        if explain {
+            let explanation = try lookups.store.explaining {
+                try lookups.explain(service.plan, request, asOf: AsOf(time), session: session, reader: worker.reader)
+            }
+            let reply = try ExplanationReply(explanation, asOf: time, session: session, lookups)
+            return print(json ? String(decoding: reply.json, as: UTF8.self) : reply.lines.joined(separator: "\n"))
         }
-        var json: [UInt8] = Array("{\n".utf8)
+        _ = try lookups.store.explaining { try lookups.answer(service, request, asOf: AsOf(time), session: session, worker) }
+        var text: [UInt8] = Array("{\n".utf8)
         for (index, output) in service.plan.outputs.enumerated() {
-            json.append(contentsOf: "  ".utf8)
-            JSONText.appendString(output.name, to: &json)
-            json.append(contentsOf: ": ".utf8)
-            worker.results[index].value.appendJSON(to: &json)
-            json.append(contentsOf: (index + 1 < service.plan.outputs.count ? ",\n" : "\n").utf8)
+            text.append(contentsOf: "  ".utf8)
+            JSONText.appendString(output.name, to: &text)
+            text.append(contentsOf: ": ".utf8)
+            worker.results[index].value.appendJSON(to: &text)
+            text.append(contentsOf: (index + 1 < service.plan.outputs.count ? ",\n" : "\n").utf8)
         }
-        print(String(decoding: json, as: UTF8.self) + "}")
+        print(String(decoding: text, as: UTF8.self) + "}")
     }
 }

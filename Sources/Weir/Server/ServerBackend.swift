@@ -28,9 +28,11 @@ final class ServerBackend: FeatureBackend {
         workers = (0..<executors).map { _ in WorkerSlot(lookups.makeWorker()) }
     }
 
-    func endBatch(executor: Int) { workers[executor].worker.endBatch() }
+    func worker(_ executor: Int) -> LookupWorker { workers[executor].worker }
 
-    private func translating<R>(_ body: () throws -> R) throws(CommandError) -> R {
+    func endBatch(executor: Int) { worker(executor).endBatch() }
+
+    func translating<R>(_ body: () throws -> R) throws(CommandError) -> R {
         do {
             return try body()
         } catch let error as CommandError {
@@ -46,8 +48,8 @@ final class ServerBackend: FeatureBackend {
             guard request.requests.count <= Limits.requestsPerCommandMax else {
                 throw LookupError("a command has at most \(Limits.requestsPerCommandMax) requests")
             }
-            let worker = workers[executor].worker
-            let session = try sessionEvents(request)
+            let worker = worker(executor)
+            let session = try sessionEvents(request.session, id: request.sessionID)
             return try lookups.store.explaining {
                 let asOf = AsOf(try request.at ?? lookups.now(worker.reader))
                 return try request.requests.map { json in
@@ -60,13 +62,13 @@ final class ServerBackend: FeatureBackend {
         }
     }
 
-    private func sessionEvents(_ request: FeaturesGet) throws -> SessionEvents {
-        if request.session.isEmpty, request.sessionID == nil { return SessionEvents() }
+    func sessionEvents(_ sessions: [SessionEvent], id: String?) throws -> SessionEvents {
+        if sessions.isEmpty, id == nil { return SessionEvents() }
         var batches: [PreparedBatch] = []
-        for session in request.session {
+        for session in sessions {
             batches.append(try lookups.decodeEvents(session.stream, try jsonArrayElements(session.json)))
         }
-        if let id = request.sessionID { batches += lookups.sessions.entries(id).map(\.batch) }
+        if let id { batches += lookups.sessions.entries(id).map(\.batch) }
         guard batches.reduce(0, { $0 + $1.count }) <= Limits.sessionEventsMax else {
             throw LookupError("a request has at most \(Limits.sessionEventsMax) session events")
         }
@@ -77,43 +79,34 @@ final class ServerBackend: FeatureBackend {
         let latestEvents = try lookups.latestEvents(service, answer, worker)
         var eventTimes: [EventTime?] = []
         var freshness: [Int64?] = []
-        var fingerprints: [String] = []
+        var fingerprints: [String?] = []
         for output in service.plan.outputs {
             var latest: EventTime?
-            var fingerprint = ""
-            if case .feature(let join, _) = output.computation {
+            var fingerprint: String?
+            switch output.computation {
+            case .feature(let join, _):
                 latest = latestEvents[join]
                 fingerprint = service.plan.joins[join].view.fingerprint
+            case .onDemand(let inputs, _):
+                // As fresh as the freshest of what it is computed from.
+                for case .feature(let join, _) in inputs { latest = [latest, latestEvents[join]].compactMap { $0 }.max() }
             }
             eventTimes.append(latest)
             freshness.append(latest.map { answer.asOf.microseconds &- $0.microseconds })
             fingerprints.append(fingerprint)
         }
-        var positions: [SourcePosition] = []
-        for (source, position) in try lookups.history.positions() {
-            positions.append(SourcePosition(source: source, position: String(position)))
-        }
+        let shards = worker.shards.sorted { $0.number < $1.number }
         return RowMeta(
             eventTimes: eventTimes, freshnessMicroseconds: freshness, fingerprints: fingerprints, asOf: answer.asOf,
-            sessionEventsIgnored: answer.sessionEventsIgnored, positions: positions)
+            sessionEventsIgnored: answer.sessionEventsIgnored,
+            applied: shards.map { SourcePosition(source: String($0.number), position: $0.sequence) },
+            positions: try lookups.positions(of: shards).map { SourcePosition(source: $0.source, position: $0.position) })
     }
 
     func selection(view: String, features: [String]?) throws(CommandError) -> ViewSelection {
         try translating {
-            guard let number = lookups.catalog.views.firstIndex(where: { $0.name == view }) else {
-                throw LookupError("unknown view '\(view)'; there are: \(lookups.catalog.views.map(\.name).joined(separator: ", "))")
-            }
+            let (number, wanted) = try lookups.numbers(ofFeatures: features, view: view)
             let plan = lookups.catalog.views[number]
-            let indexes = try features.map { names in
-                try names.map { name in
-                    guard let index = plan.feature(named: name) else {
-                        throw LookupError(
-                            "unknown feature '\(name)' of \(view); there are: \(plan.features.map(\.name).joined(separator: ", "))")
-                    }
-                    return index
-                }
-            }
-            let wanted = indexes ?? Array(plan.features.indices)
             return ViewSelection(
                 view: number, names: wanted.map { plan.features[$0].name }, evaluation: lookups.evaluation(view: number, of: wanted))
         }
@@ -124,14 +117,14 @@ final class ServerBackend: FeatureBackend {
     ) throws(CommandError) {
         guard let evaluation = selection.evaluation as? EvaluationPlan else { return }
         let plan = lookups.catalog.views[selection.view]
-        let worker = workers[executor].worker
+        let worker = worker(executor)
         do {
             let asOf = AsOf(try lookups.now(worker.reader))
             let isKey = try plan.withCanonicalKey(key) { key in
                 try lookups.features(view: selection.view, evaluation, key: key, asOf: asOf, worker, body)
             }
             guard isKey else {
-                throw LookupError("'\(String(decoding: key, as: UTF8.self))' is no key of \(plan.entity), which is \(plan.keyTypeName)")
+                throw LookupError.noKey(String(decoding: key, as: UTF8.self), of: plan)
             }
         } catch {
             throw CommandError("\(lookups.store.explained(error))")
@@ -192,7 +185,7 @@ final class ServerBackend: FeatureBackend {
                 ])
         ]
         // Through the executor's own snapshots: a second reader could wait for a map that waits for these.
-        if let latest = try? workers[executor].worker.reader.latestEventTime() {
+        if let latest = try? worker(executor).reader.latestEventTime() {
             sections[0].fields.append(.init("latest_event_time", TimeText.format(latest)))
         }
         if let counts = try? lookups.history.deadLetterCounts() {

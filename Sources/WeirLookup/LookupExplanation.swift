@@ -1,0 +1,119 @@
+import WeirAlgebra
+import WeirDefinitions
+import WeirEngine
+import WeirOnlineStore
+
+/// How an entity's features of one view came about, and where they were read.
+package struct EntityExplanation: Sendable {
+    package var view: ViewPlan
+    /// The canonical one; nil where the request names no entity.
+    package var key: String?
+    /// nil where there is no key.
+    package var place: Place?
+    package var explanation: Explanation
+
+    package struct Place: Sendable {
+        package var shard: OnlineStore.AppliedShard
+        /// The online store keeps single events from here on; `Int64.min` for all.
+        package var keptFrom: Int64
+        /// Why history answered; nil where the online store did.
+        package var historyReason: HistoryReason?
+    }
+}
+
+/// How a service's answer came about.
+package struct ServiceExplanation: Sendable {
+    package var service: ServicePlan
+    /// In the order of the service's joins. Of a view they have what the outputs are made of.
+    package var entities: [EntityExplanation]
+    /// In the order of the service's outputs.
+    package var results: [FeatureResult]
+    /// For each output the values of an on-demand feature's inputs; nil for other outputs.
+    package var inputs: [[FeatureValue]?]
+}
+
+extension LookupService {
+    /// How far each source is in what was read: applied in each of the shards. Empty where none was read.
+    package func positions(of shards: some Sequence<OnlineStore.AppliedShard>) throws -> [(source: String, position: Int64)] {
+        guard let least = shards.map(\.sequence).min() else { return [] }
+        return try history.positions(at: least)
+    }
+
+    /// Answers a request as `answer` does, and says how.
+    package func explain(
+        _ service: ServicePlan, _ request: any Sendable, asOf: AsOf, session: SessionEvents, reader: OnlineStore.Reader
+    ) throws -> ServiceExplanation {
+        var entities: [EntityExplanation] = []
+        var joined: [[FeatureResult]] = []
+        for (number, join) in service.joins.enumerated() {
+            let view = catalog.views.firstIndex { $0 === join.view }!
+            let entity = try explain(
+                view: view, features: service.features(ofJoin: number), key: join.key(request), asOf: asOf, session: session,
+                reader: reader)
+            var results = Array(repeating: FeatureResult(.null, .notFound), count: join.view.features.count)
+            for feature in entity.explanation.features { results[feature.number] = feature.result }
+            entities.append(entity)
+            joined.append(results)
+        }
+        return ServiceExplanation(
+            service: service, entities: entities, results: service.finish(request, joined),
+            inputs: service.outputs.map { output in
+                guard case .onDemand(let inputs, _) = output.computation else { return nil }
+                return inputs.map { input in
+                    switch input {
+                    case .feature(let join, let feature): joined[join][feature].value
+                    case .request(let read): read(request)
+                    }
+                }
+            })
+    }
+
+    /// Evaluates features of a view as lookups do, and says how.
+    ///
+    /// - Parameters:
+    ///   - features: numbers of the view's features.
+    ///   - key: the canonical one; nil for values of no entity.
+    package func explain(
+        view number: Int, features: [Int], key: String?, asOf: AsOf, session: SessionEvents, reader: OnlineStore.Reader
+    ) throws -> EntityExplanation {
+        let view = store.runtimes[number]
+        guard var key else {
+            let none = try view.explain(features, rows: EventRows(columns: view.plan.columns), asOf: asOf, session: nil)
+            return EntityExplanation(view: view.plan, explanation: none)
+        }
+        guard key.utf8.count <= Limits.keyBytesMax else {
+            throw LookupError("a key of \(view.plan.entity) has at most \(Limits.keyBytesMax) bytes")
+        }
+        let viewIndex = catalog.stream(named: view.plan.stream)!.viewIndex(view.plan.name)!
+        let overlay = session.batches.isEmpty ? nil : session.rows(of: view.plan, viewIndex: viewIndex, key: key)
+        let shard = try key.withUTF8 { try reader.applied(key: UnsafeRawBufferPointer($0)) }
+        let (keptFrom, evaluated) = try reader.withEntity(view: number, key: key) { nodes, keptFrom in
+            (keptFrom, try view.explain(features, nodes: nodes, asOf: asOf, session: overlay, keptFrom: keptFrom))
+        }
+        var place = EntityExplanation.Place(shard: shard, keptFrom: keptFrom)
+        switch evaluated {
+        case .success(let explanation): return EntityExplanation(view: view.plan, key: key, place: place, explanation: explanation)
+        case .failure(let gap):
+            place.historyReason = gap.reason
+            let rows = try history.rows(of: view.plan, key: key, from: view.earliestReach(asOf: asOf), to: asOf.end, upTo: shard.sequence)
+            let explanation = try view.explain(features, rows: rows, asOf: asOf, session: overlay)
+            return EntityExplanation(view: view.plan, key: key, place: place, explanation: explanation)
+        }
+    }
+}
+
+extension ServicePlan {
+    /// The features of a joined view that outputs are made of, each once, in the order in which they are needed.
+    fileprivate func features(ofJoin number: Int) -> [Int] {
+        var features: [Int] = []
+        func add(_ join: Int, _ feature: Int) { if join == number, !features.contains(feature) { features.append(feature) } }
+        for output in outputs {
+            switch output.computation {
+            case .feature(let join, let feature): add(join, feature)
+            case .onDemand(let inputs, _):
+                for case .feature(let join, let feature) in inputs { add(join, feature) }
+            }
+        }
+        return features
+    }
+}
