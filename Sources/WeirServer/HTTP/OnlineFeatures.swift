@@ -198,35 +198,3 @@ extension [UInt8] {
         append(contentsOf: UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
     }
 }
-
-extension ReplyValue {
-    /// The value as JSON; errors and texts as strings.
-    func appendJSON(to json: inout [UInt8]) {
-        switch self {
-        case .null: json.append("null")
-        case .int(let number): FeatureValue.int(number).appendJSON(to: &json)
-        case .double(let number): (number.isFinite ? FeatureValue.double(number) : .null).appendJSON(to: &json)
-        case .bool(let truth): FeatureValue.bool(truth).appendJSON(to: &json)
-        case .feature(let value): value.appendJSON(to: &json)
-        case .simple(let text), .string(let text), .text(let text): JSONText.appendString(text, to: &json)
-        case .error(let error): JSONText.appendString(error.description, to: &json)
-        case .bytes(let bytes): JSONText.appendString(String(decoding: bytes, as: UTF8.self), to: &json)
-        case .array(let values):
-            json.append("[")
-            for (index, value) in values.enumerated() {
-                if index > 0 { json.append(UInt8(ascii: ",")) }
-                value.appendJSON(to: &json)
-            }
-            json.append("]")
-        case .map(let entries):
-            json.append("{")
-            for (index, entry) in entries.enumerated() {
-                if index > 0 { json.append(UInt8(ascii: ",")) }
-                JSONText.appendString(entry.key, to: &json)
-                json.append(UInt8(ascii: ":"))
-                entry.value.appendJSON(to: &json)
-            }
-            json.append("}")
-        }
-    }
-}
