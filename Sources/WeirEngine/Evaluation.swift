@@ -70,7 +70,8 @@ extension ViewRuntime {
     /// The values of an entity that has no events, or no key.
     package func emptyEvaluation(asOf: AsOf) throws -> Evaluation {
         let scratch = EvaluationScratch()
-        _ = try evaluate(allFeatures, RowsTimeline(rows: EventRows(columns: plan.columns)), asOf: asOf, session: nil, keptFrom: .min, scratch)
+        _ = try evaluate(
+            allFeatures, RowsTimeline(rows: EventRows(columns: plan.columns)), asOf: asOf, session: nil, keptFrom: .min, scratch)
         return Evaluation(results: scratch.results, latestEvent: nil, knownSessionEvents: 0, isKnown: false)
     }
 
@@ -153,7 +154,8 @@ extension ViewRuntime {
     }
 
     private func evaluate(
-        _ features: EvaluationPlan, _ timeline: some Timeline, asOf: AsOf, session: EventRows?, keptFrom: Int64, _ scratch: EvaluationScratch
+        _ features: EvaluationPlan, _ timeline: some Timeline, asOf: AsOf, session: EventRows?, keptFrom: Int64,
+        _ scratch: EvaluationScratch
     ) throws -> EvaluationOutcome? {
         let baseTime = try timeline.baseTime
         var overlay: EventRows?
@@ -284,4 +286,3 @@ extension ViewRuntime {
         return start
     }
 }
-

@@ -71,7 +71,7 @@ extension Command {
         _ body: (borrowing [FeatureResult], Bool, inout RESPWriter) -> Void
     ) throws(CommandError) {
         let key = try entity(call, index).key
-        try call.backend.viewFeatures(selection, key: key, executor: call.client.executor) { results, exists in
+        try call.backend.viewFeatures(selection, key: key, executor: call.client.loop.executor) { results, exists in
             body(results, exists, &writer)
         }
     }
@@ -115,7 +115,7 @@ extension Command {
     /// "status": text, "fingerprint": text}}, "as_of": RFC 3339, "session_events_ignored": integer, "positions": {source: text}}`.
     private static let featuresGet: Run = { call, writer throws(CommandError) in
         let request = try parseFeaturesGet(call)
-        let rows = try call.backend.features(request, executor: call.client.executor)
+        let rows = try call.backend.features(request, executor: call.client.loop.executor)
         guard rows.count == request.requests.count else {
             throw CommandError("internal error: \(rows.count) answers to \(request.requests.count) requests")
         }
