@@ -30,6 +30,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-crypto.git", from: "4.5.0"),
         .package(url: "https://github.com/apple/swift-log.git", from: "1.16.0"),
         .package(url: "https://github.com/apple/swift-nio.git", from: "2.101.0"),
+        .package(url: "https://github.com/apple/swift-nio-ssl.git", from: "2.37.0"),
         .package(url: "https://github.com/groue/GRDB.swift.git", from: "7.10.0"),
         .package(url: "https://github.com/hummingbird-project/hummingbird.git", from: "2.28.0"),
     ],
@@ -65,9 +66,13 @@ let package = Package(
         room(
             "WeirServer",
             [
-                "WeirAlgebra", "WeirRecords",
+                "CMalloc", "WeirAlgebra", "WeirRecords",
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "NIOSSL", package: "swift-nio-ssl"),
+                .product(name: "NIOTLS", package: "swift-nio"),
+                .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "CryptoExtras", package: "swift-crypto"),
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HummingbirdCore", package: "hummingbird"),
                 .product(name: "Logging", package: "swift-log"),
@@ -107,6 +112,13 @@ let package = Package(
         tests(
             "WeirSimulationTests",
             ["Weir", "WeirDefinitions", "WeirEngine", "WeirPipeline", "WeirRecords", "WeirSources", "WeirTesting"]),
+        tests(
+            "WeirFuzzTests",
+            [
+                "Weir", "WeirDefinitions", "WeirHistory", "WeirLookup", "WeirOnlineStore", "WeirPipeline", "WeirServer", "WeirTesting",
+                "ExampleFeatures", .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOEmbedded", package: "swift-nio"),
+                .product(name: "Logging", package: "swift-log"),
+            ]),
         tests(
             "WeirPipelineTests",
             ["Weir", "WeirDefinitions", "WeirEngine", "WeirHistory", "WeirPipeline", "WeirRecords", "WeirSources", "CRdKafka"]),

@@ -13,7 +13,8 @@ let package = Package(
         .executableTarget(name: "orders", dependencies: ["Workload", .product(name: "Weir", package: "weir")]),
         .executableTarget(name: "generate", dependencies: ["Support"]),
         .executableTarget(
-            name: "engine", dependencies: [
+            name: "engine",
+            dependencies: [
                 "Support", "Workload", .product(name: "WeirTesting", package: "weir"), .product(name: "ExampleFeatures", package: "weir"),
             ]),
         .executableTarget(name: "ingest", dependencies: ["Support"]),

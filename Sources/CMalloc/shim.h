@@ -23,4 +23,14 @@ static inline void weir_trim_heap(void) {
 #endif
 }
 
+/// Bytes in use of the heap; 0 where the allocator does not say.
+static inline size_t weir_used_heap(void) {
+#if defined(__GLIBC__)
+    struct mallinfo2 heap = mallinfo2();
+    return heap.uordblks + heap.hblkhd;
+#else
+    return 0;
+#endif
+}
+
 #endif

@@ -70,6 +70,18 @@ public enum Limits {
     public static let commandBytesMax = 64 << 20
     /// Bytes of an inline command.
     public static let inlineCommandBytesMax = 64 << 10
+    /// Seconds in which a client must have finished its TLS handshake and said who it is.
+    public static let handshakeSecondsMax: Int64 = 10
+    /// Seconds for which a client may leave replies untaken.
+    public static let slowReaderSecondsMax: Int64 = 60
+    /// Bytes of replies that wait for one client.
+    public static let outputBytesMax = 256 << 20
+    /// Milliseconds that a command may wait for its event loop; those that waited longer are refused at once.
+    public static let queueDelayMillisecondsMax: Int64 = 1_000
+    /// Bytes of pushes that wait to be written, and bytes of the push log that wait for the history; pushes that would make it more are
+    /// refused at once.
+    public static let pushQueueBytesMax = 128 << 20
+    public static let pushBacklogBytesMax: Int64 = 4 << 30
     /// Requests of one FEATURES.GET.
     public static let requestsPerCommandMax = 10_000
     /// Bytes of an HTTP request's body.

@@ -11,13 +11,15 @@ final class Command: Sendable {
     /// The arguments as the documentation writes them.
     let syntax: String
     let flags: [String]
+    /// What a user needs: all of them.
+    let rights: Rights
     let isAllowedUnauthenticated: Bool
     let subcommands: [Command]
     let run: Run
 
     init(
         _ name: String, arity: Int, group: String, syntax: String = "", _ summary: String,
-        flags: [String] = ["readonly"], isAllowedUnauthenticated: Bool = false, subcommands: [Command] = [],
+        flags: [String] = ["readonly"], rights: Rights = .read, isAllowedUnauthenticated: Bool = false, subcommands: [Command] = [],
         run: @escaping Run
     ) {
         self.name = name
@@ -26,10 +28,14 @@ final class Command: Sendable {
         self.summary = summary
         self.syntax = syntax
         self.flags = flags
+        self.rights = rights
         self.isAllowedUnauthenticated = isAllowedUnauthenticated
         self.subcommands = subcommands
         self.run = run
     }
+
+    /// Whether it reads or changes the store: what an overloaded server refuses. The others keep answering, so that people can look.
+    var usesStore: Bool { !rights.isDisjoint(with: [.read, .push]) }
 
     func accepts(_ count: Int) -> Bool { arity >= 0 ? count == arity : count >= -arity }
 }
@@ -39,8 +45,11 @@ struct CommandCall {
     let arguments: RESPArguments
     let client: Client
     let server: ServerContext
+    /// Whether the event loop is too far behind to do more than say so.
+    var isOverloaded = false
 
     var backend: any FeatureBackend { server.backend }
+    var caller: CommandCaller { CommandCaller(client: client, server: server) }
 
     /// An argument that names something.
     func name(_ index: Int, _ what: String) throws(CommandError) -> String {
@@ -49,11 +58,21 @@ struct CommandCall {
     }
 }
 
+/// Writes a reply that had to be waited for.
+typealias LateReply = @Sendable (CommandCaller, inout RESPWriter) throws(CommandError) -> Void
+
+/// Whose command it is, and on what server.
+struct CommandCaller {
+    let client: Client
+    let server: ServerContext
+}
+
 enum CommandOutcome {
     /// The reply is in the writer.
     case replied
-    /// The reply comes when the closure's argument is called; the connection's later commands wait for it.
-    case replyLater(@Sendable (@escaping @Sendable (Result<ReplyValue, CommandError>) -> Void) -> Void)
+    /// The reply is written by what the closure's argument is called with, on the connection's event loop; the connection's later
+    /// commands wait for it.
+    case replyLater(@Sendable (@escaping @Sendable (@escaping LateReply) -> Void) -> Void)
     /// What is in the writer is the last reply.
     case close
 }
@@ -83,6 +102,14 @@ struct CommandTable: Sendable {
         return byLength[name.count].first { CommandTable.isEqual(name, commands[$0].name) }
     }
 
+    /// A command, or `command|subcommand`.
+    func described(_ name: UnsafeRawBufferPointer) -> (command: Command, parent: Command?)? {
+        guard let bar = name.firstIndex(of: UInt8(ascii: "|")) else { return command(named: name).map { ($0, nil) } }
+        guard let parent = command(named: UnsafeRawBufferPointer(rebasing: name[..<bar])) else { return nil }
+        let rest = UnsafeRawBufferPointer(rebasing: name[(bar + 1)...])
+        return parent.subcommands.first { CommandTable.isEqual(rest, $0.name) }.map { ($0, parent) }
+    }
+
     static func isEqual(_ name: UnsafeRawBufferPointer, _ lowercased: String) -> Bool {
         var index = 0
         for byte in lowercased.utf8 {
@@ -98,18 +125,24 @@ struct CommandTable: Sendable {
         let known = number(of: call.arguments[0])
         let command = known.map { commands[$0] }
         let number = known ?? commands.count
-        let (metrics, executor) = (call.server.metrics, call.client.executor)
+        let (metrics, executor) = (call.server.metrics, call.client.loop.executor)
         metrics.count(number, executor: executor)
         do throws(CommandError) {
             let outcome = try dispatch(command, call, &writer)
             guard case .replyLater(let begin) = outcome else { return outcome }
             let isGiven = AtomicFlag()
             return .replyLater { done in
-                begin { result in
+                begin { reply in
                     // A second reply changes nothing.
                     guard isGiven.set() else { return }
-                    if case .failure = result { metrics.countError(number, executor: executor) }
-                    done(result)
+                    done { caller, writer throws(CommandError) in
+                        do throws(CommandError) {
+                            try reply(caller, &writer)
+                        } catch {
+                            metrics.countError(number, executor: executor)
+                            throw error
+                        }
+                    }
                 }
             }
         } catch {
@@ -134,21 +167,48 @@ struct CommandTable: Sendable {
             try checkAuthenticated(call)
             throw CommandTable.unknownCommand(arguments)
         }
-        if !command.isAllowedUnauthenticated { try checkAuthenticated(call) }
+        try check(command, call)
+        return try (subcommand(command, arguments) ?? command).run(call, &writer)
+    }
+
+    private func subcommand(_ command: Command, _ arguments: RESPArguments) -> Command? {
+        guard arguments.count > 1, !command.subcommands.isEmpty else { return nil }
+        return command.subcommands.first { CommandTable.isEqual(arguments[1], $0.name) }
+    }
+
+    /// Whether the command may run: what Redis checks before it does.
+    private func check(_ command: Command, _ call: CommandCall) throws(CommandError) {
+        let arguments = call.arguments
         if arguments.count > 1, !command.subcommands.isEmpty {
-            guard let subcommand = command.subcommands.first(where: { CommandTable.isEqual(arguments[1], $0.name) }) else {
-                throw CommandError(
-                    "unknown subcommand '\(arguments.shown(1))'. Try \(command.name.uppercased()) HELP.")
+            guard let subcommand = subcommand(command, arguments) else {
+                if !command.isAllowedUnauthenticated { try checkAuthenticated(call) }
+                throw CommandError("unknown subcommand '\(arguments.shown(1))'. Try \(command.name.uppercased()) HELP.")
             }
             guard subcommand.accepts(arguments.count) else {
+                if !command.isAllowedUnauthenticated { try checkAuthenticated(call) }
                 throw CommandError("wrong number of arguments for '\(command.name)|\(subcommand.name)' command")
             }
-            return try subcommand.run(call, &writer)
+            return try checkRights(subcommand, parent: command, call)
         }
         guard command.accepts(arguments.count) else {
+            if !command.isAllowedUnauthenticated { try checkAuthenticated(call) }
             throw CommandError("wrong number of arguments for '\(command.name)' command")
         }
-        return try command.run(call, &writer)
+        try checkRights(command, parent: nil, call)
+    }
+
+    private func checkRights(_ command: Command, parent: Command?, _ call: CommandCall) throws(CommandError) {
+        if (parent ?? command).isAllowedUnauthenticated { return }
+        guard let account = call.client.account else { return try checkAuthenticated(call) }
+        guard account.user.rights.isSuperset(of: command.rights) else {
+            call.server.commandsDenied.wrappingAdd(1, ordering: .relaxed)
+            let name = parent.map { "\($0.name)|\(command.name)" } ?? command.name
+            throw CommandError("User \(account.user.name) has no permissions to run the '\(name)' command", code: "NOPERM")
+        }
+        if call.isOverloaded, command.usesStore {
+            call.server.commandsShed.wrappingAdd(1, ordering: .relaxed)
+            throw CommandError("the server is overloaded and did nothing; try again later", code: "BUSY")
+        }
     }
 
     private func checkAuthenticated(_ call: CommandCall) throws(CommandError) {
@@ -168,7 +228,7 @@ struct CommandTable: Sendable {
 extension Command {
     /// `HELP` of a command with subcommands.
     static func help(_ name: String, _ subcommands: [Command]) -> Command {
-        Command("help", arity: 2, group: "server", "Shows the subcommands.") { _, writer throws(CommandError) in
+        Command("help", arity: 2, group: "server", "Shows the subcommands.", rights: []) { _, writer throws(CommandError) in
             writer.array(count: 1 + subcommands.count)
             writer.simple("\(name.uppercased()) <subcommand> [<arg> ...]. Subcommands are:")
             for subcommand in subcommands {

@@ -3,20 +3,20 @@ extension Command {
     static let events: [Command] = [
         Command(
             "events.add", arity: -3, group: "events", syntax: "stream json [json ...]",
-            "Adds events to a stream; answers the number taken once they are durable.", flags: ["write"]
+            "Adds events to a stream; answers the number taken once they are durable.", flags: ["write"], rights: .push
         ) { call, _ throws(CommandError) in
             let stream = try call.name(1, "stream's name")
             let events = call.arguments.arrays(from: 2)
             let backend = call.backend
             return .replyLater { reply in
                 backend.addEvents(stream: stream, events: events) { result in
-                    reply(result.map { .int(Int64($0)) })
+                    reply { _, writer throws(CommandError) in writer.integer(Int64(try result.get())) }
                 }
             }
         },
         Command(
             "session.add", arity: -4, group: "sessions", syntax: "id stream json [json ...]",
-            "Adds events to a session that the server holds; answers how many it holds now.", flags: ["write"]
+            "Adds events to a session that the server holds; answers how many it holds now.", flags: ["write"], rights: .push
         ) { call, writer throws(CommandError) in
             let count = try call.backend.sessionAdd(
                 try call.name(1, "session's id"), stream: try call.name(2, "stream's name"),
@@ -37,7 +37,7 @@ extension Command {
         },
         Command(
             "session.drop", arity: 2, group: "sessions", syntax: "id", "Forgets a session; answers whether there was one.",
-            flags: ["write"]
+            flags: ["write"], rights: .push
         ) { call, writer throws(CommandError) in
             writer.integer(try call.backend.sessionDrop(try call.name(1, "session's id")) ? 1 : 0)
             return .replied

@@ -14,7 +14,7 @@ extension Command {
             syntax: "service request-json | view:key [feature ...] [AT time] [SESSION stream json-array] [SESSIONID id] [JSON]",
             "Says how each number of an answer came about."
         ) { call, writer throws(CommandError) in
-            writer.write(try call.backend.explain(try parseFeaturesExplain(call), executor: call.client.executor))
+            writer.write(try call.backend.explain(try parseFeaturesExplain(call), executor: call.client.loop.executor))
             return .replied
         },
         Command("features.list", arity: 1, group: "features", "Lists services, views and streams.") {
@@ -79,7 +79,7 @@ extension Command {
         _ body: (borrowing [FeatureResult], Bool, inout RESPWriter) -> Void
     ) throws(CommandError) {
         let key = try entity(call, index).key
-        try call.backend.viewFeatures(selection, key: key, executor: call.client.executor) { results, exists in
+        try call.backend.viewFeatures(selection, key: key, executor: call.client.loop.executor) { results, exists in
             body(results, exists, &writer)
         }
     }
@@ -124,7 +124,7 @@ extension Command {
     /// "positions": {source: integer}}`.
     private static let featuresGet: Run = { call, writer throws(CommandError) in
         let request = try parseFeaturesGet(call)
-        let rows = try call.backend.features(request, executor: call.client.executor)
+        let rows = try call.backend.features(request, executor: call.client.loop.executor)
         guard rows.count == request.requests.count else {
             throw CommandError("internal error: \(rows.count) answers to \(request.requests.count) requests")
         }

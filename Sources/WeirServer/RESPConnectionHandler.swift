@@ -1,5 +1,6 @@
 import Logging
 import NIOCore
+import NIOTLS
 import Synchronization
 
 /// Tells a connection that the server stops: what has arrived is still answered, then the connection closes.
@@ -9,10 +10,10 @@ struct StopRequested: Sendable {}
 ///
 /// It stops reading while the client does not take its replies, and while a reply is awaited from another thread, so that the
 /// memory of a connection stays bounded by one request, one batch of replies and what one read brings.
-final class RESPConnectionHandler: ChannelDuplexHandler {
-    typealias InboundIn = ByteBuffer
-    typealias OutboundIn = ByteBuffer
-    typealias OutboundOut = ByteBuffer
+package final class RESPConnectionHandler: ChannelDuplexHandler {
+    package typealias InboundIn = ByteBuffer
+    package typealias OutboundIn = ByteBuffer
+    package typealias OutboundOut = ByteBuffer
 
     private enum Phase {
         case serving
@@ -26,14 +27,24 @@ final class RESPConnectionHandler: ChannelDuplexHandler {
     private static let repliesBytesMax = 256 << 10
     /// Buffers that grew beyond this are not kept for the next request.
     private static let keptBytesMax = 1 << 20
+    /// Commands after which the loop's clock is looked at again.
+    private static let commandsPerLook = 64
+    /// A client from which nothing came for so long has sent what it had to.
+    private static let quiet = TimeAmount.milliseconds(20)
+    /// How long a client may go on sending after the last reply.
+    private static let linger = TimeAmount.seconds(1)
+    private static let stoppingLinger = TimeAmount.seconds(4)
+    /// How long the last replies may take to be taken.
+    private static let closingMax = TimeAmount.seconds(10)
 
     private let server: ServerContext
-    private let executor: Int
+    private let loop: LoopState
+    private var id: UInt64 = 0
     private var client: Client?
     private var context: ChannelHandlerContext?
-    private var parser = RESPParser()
-    private var input = ByteBuffer()
-    private var writer = RESPWriter()
+    @exclusivity(unchecked) private var parser = RESPParser()
+    @exclusivity(unchecked) private var input = ByteBuffer()
+    @exclusivity(unchecked) private var writer = RESPWriter()
     private var phase = Phase.serving
     private var isInputClosed = false
     private var isProcessing = false
@@ -42,74 +53,93 @@ final class RESPConnectionHandler: ChannelDuplexHandler {
     private var repliesAwaited = 0
     private var isReadWanted = false
     private var commandsUncounted = 0
+    private var openedAt = NIODeadline.now()
+    private var isEncrypted: Bool
+    /// Since when the client does not take its replies; nil where it does.
+    private var unwritableSince: NIODeadline?
+    /// Since when nothing but the end is awaited.
+    private var closingSince: NIODeadline?
+    /// When the server began to stop, and when the connection last had something to do then.
+    private var stoppingSince: NIODeadline?
+    private var busyAt = NIODeadline.distantPast
 
-    init(server: ServerContext, executor: Int) {
+    package init(server: ServerContext, loop: LoopState) {
         self.server = server
-        self.executor = executor
+        self.loop = loop
+        isEncrypted = server.configuration.tls == nil
     }
 
     // MARK: The channel's events
 
-    func handlerAdded(context: ChannelHandlerContext) {
+    package func handlerAdded(context: ChannelHandlerContext) {
         self.context = context
         if context.channel.isActive { opened(context) }
     }
 
-    func handlerRemoved(context: ChannelHandlerContext) {
+    package func handlerRemoved(context: ChannelHandlerContext) {
         closed()
         self.context = nil
     }
 
-    func channelActive(context: ChannelHandlerContext) {
+    package func channelActive(context: ChannelHandlerContext) {
         opened(context)
         context.fireChannelActive()
     }
 
-    func channelInactive(context: ChannelHandlerContext) {
+    package func channelInactive(context: ChannelHandlerContext) {
         closed()
         context.fireChannelInactive()
     }
 
-    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        guard phase != .closing, client != nil else { return }
+    package func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        guard let client else { return }
+        let now = NIODeadline.now()
+        client.lastRead.time = now
+        guard phase != .closing else { return }
         var bytes = unwrapInboundIn(data)
+        loop.bytesRead.wrappingAdd(bytes.readableBytes, ordering: .relaxed)
         if input.readableBytes == 0 {
             input = bytes
         } else {
             if input.readerIndex > input.readableBytes { input.discardReadBytes() }
             input.writeBuffer(&bytes)
         }
-        process()
+        process(now)
     }
 
-    func channelReadComplete(context: ChannelHandlerContext) {
-        flush()
+    package func channelReadComplete(context: ChannelHandlerContext) {
+        if writer.buffer.readableBytes > 0 { loop.writeLater(self) }
         context.fireChannelReadComplete()
     }
 
-    func channelWritabilityChanged(context: ChannelHandlerContext) {
+    /// The loop has read from all connections.
+    func writeReplies() { flush() }
+
+    package func channelWritabilityChanged(context: ChannelHandlerContext) {
+        unwritableSince = context.channel.isWritable ? nil : .now()
         resume()
         context.fireChannelWritabilityChanged()
     }
 
-    func read(context: ChannelHandlerContext) {
+    package func read(context: ChannelHandlerContext) {
         if isBlocked { isReadWanted = true } else { context.read() }
     }
 
-    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+    package func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
         switch event {
         case is StopRequested:
-            // One more look at the socket, so that a request that is already there is answered.
-            let bound = NIOLoopBound(self, eventLoop: context.eventLoop)
-            context.eventLoop.scheduleTask(in: .milliseconds(20)) { bound.value.finish() }
+            stoppingSince = .now()
+            drain()
+        case is TLSUserEvent: isEncrypted = true
         case let event as ChannelEvent where event == .inputClosed:
             isInputClosed = true
+            if client == nil { return context.close(promise: nil) }
             if phase == .closing { context.close(promise: nil) } else { finish() }
         default: context.fireUserInboundEventTriggered(event)
         }
     }
 
-    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+    package func errorCaught(context: ChannelHandlerContext, error: any Error) {
         server.logger.debug("connection closed", metadata: ["client": "\(client?.id ?? 0)", "error": "\(error)"])
         context.close(promise: nil)
     }
@@ -121,22 +151,26 @@ final class RESPConnectionHandler: ChannelDuplexHandler {
         let configuration = server.configuration
         let client = Client(
             id: server.makeClientID(), address: RESPConnectionHandler.text(context.channel.remoteAddress),
-            localAddress: RESPConnectionHandler.text(context.channel.localAddress), executor: executor,
-            isAuthenticated: configuration.password == nil)
+            localAddress: RESPConnectionHandler.text(context.channel.localAddress), loop: loop,
+            account: configuration.authenticator.anonymous)
+        id = client.id
+        loop.handlers[id] = self
         writer.buffer = context.channel.allocator.buffer(capacity: 4_096)
         guard server.register(client.record) else {
             writer.error(CommandError("max number of clients reached"))
-            phase = .closing
-            isInputClosed = true  // Nothing is worth waiting for.
             writeAndClose()
             return
         }
         self.client = client
         parser.limits = client.isAuthenticated ? configuration.limits : .unauthenticated
-        if server.isStopping.load(ordering: .relaxed) { finish() }
+        if server.isStopping.load(ordering: .relaxed) {
+            stoppingSince = .now()
+            drain()
+        }
     }
 
     private func closed() {
+        loop.handlers[id] = nil
         guard let client else { return }
         server.unregister(client.id)
         self.client = nil
@@ -157,31 +191,101 @@ final class RESPConnectionHandler: ChannelDuplexHandler {
         resume()
     }
 
+    /// While the server stops: answers what arrives until nothing does for a moment, at most for the drain timeout; then closes, between
+    /// two commands.
+    private func drain() {
+        guard let context, let client, let stoppingSince, phase != .closing else { return }
+        let now = NIODeadline.now()
+        // What blocked may have kept bytes from being read.
+        if isBlocked { busyAt = now }
+        let isQuiet = now - max(client.lastRead.time, busyAt, stoppingSince) >= RESPConnectionHandler.quiet && !isBlocked
+        if isQuiet || now - stoppingSince >= server.times.drain {
+            flush()
+            return writeAndClose()
+        }
+        let bound = NIOLoopBound(self, eventLoop: context.eventLoop)
+        context.eventLoop.scheduleTask(in: RESPConnectionHandler.quiet) { bound.value.drain() }
+    }
+
     /// Writes what there is and closes. Where the client may still be sending, our direction is closed first and what arrives is
-    /// dropped for a second: closing a socket with unread bytes would destroy replies on their way.
+    /// dropped for a while: closing a socket with unread bytes would destroy replies on their way.
     private func writeAndClose() {
-        guard let context else { return }
+        guard let context, closingSince == nil else { return }
         phase = .closing
+        closingSince = .now()
         input = ByteBuffer()
         let bound = NIOLoopBound(self, eventLoop: context.eventLoop)
-        let isLast = isInputClosed || server.isStopping.load(ordering: .relaxed)
         let written = context.eventLoop.makePromise(of: Void.self)
         written.futureResult.whenComplete { _ in
             guard let context = bound.value.context else { return }
-            if isLast || bound.value.isInputClosed {
-                context.close(promise: nil)
+            if bound.value.isInputClosed { return context.close(promise: nil) }
+            let halfClosed = context.eventLoop.makePromise(of: Void.self)
+            halfClosed.futureResult.whenFailure { _ in bound.value.context?.close(promise: nil) }
+            context.close(mode: .output, promise: halfClosed)
+            // A client that stays is left; when the server stops only as long as it goes on sending.
+            if bound.value.stoppingSince != nil {
+                bound.value.closeWhenQuiet()
             } else {
-                context.close(mode: .output, promise: nil)
-                context.eventLoop.scheduleTask(in: .seconds(1)) { bound.value.context?.close(promise: nil) }
-                if bound.value.isReadWanted {
-                    bound.value.isReadWanted = false
-                    context.read()
-                }
+                context.eventLoop.scheduleTask(in: RESPConnectionHandler.linger) { bound.value.context?.close(promise: nil) }
             }
+            bound.value.isReadWanted = false
+            context.read()
         }
         let replies = writer.buffer
         writer.buffer = ByteBuffer()
+        loop.bytesWritten.wrappingAdd(replies.readableBytes, ordering: .relaxed)
         context.writeAndFlush(wrapOutboundOut(replies), promise: written)
+    }
+
+    private func closeWhenQuiet() {
+        guard let context, let closingSince else { return }
+        let now = NIODeadline.now()
+        let isQuiet = client.map { now - $0.lastRead.time >= RESPConnectionHandler.quiet } ?? true
+        if isQuiet || now - closingSince >= RESPConnectionHandler.stoppingLinger { return context.close(promise: nil) }
+        let bound = NIOLoopBound(self, eventLoop: context.eventLoop)
+        context.eventLoop.scheduleTask(in: RESPConnectionHandler.quiet) { bound.value.closeWhenQuiet() }
+    }
+
+    // MARK: What is cut
+
+    /// Closes at once, between two commands: replies that the client has not taken are lost.
+    func cut(_ reason: String) {
+        guard let context else { return }
+        // Never what the client sent: that may name people.
+        server.logger.notice("closed a connection: \(reason)", metadata: ["client": "\(id)", "address": "\(client?.address ?? "")"])
+        phase = .closing
+        context.close(promise: nil)
+    }
+
+    /// Looks at what may not take longer; called by the loop's clock.
+    func checkTimes(_ now: NIODeadline) {
+        let times = server.times
+        if let closingSince {
+            if now - closingSince > RESPConnectionHandler.closingMax { context?.close(promise: nil) }
+        } else if let client, phase != .closing {
+            if !isEncrypted || !client.isAuthenticated, now - openedAt > times.handshake {
+                cutForTime(isEncrypted ? "it gave no password in time" : "it did not finish its TLS handshake in time")
+            } else if let unwritableSince, now - unwritableSince > times.slowReader {
+                cutForTime("it did not take its replies in time")
+            } else if let idle = times.idle, now - client.lastRead.time > idle, awaitedReply == nil, unwritableSince == nil {
+                cutForTime("it was idle")
+            }
+        }
+    }
+
+    private func cutForTime(_ reason: String) {
+        server.connectionsCut.wrappingAdd(1, ordering: .relaxed)
+        cut(reason)
+    }
+
+    /// The server has other users.
+    func usersChanged() {
+        guard let client, let account = client.account else { return }
+        guard let now = server.configuration.authenticator.current(account) else {
+            return cut("its user is gone or has another password")
+        }
+        client.account = now
+        server.update(client.record)
     }
 
     // MARK: Commands
@@ -194,7 +298,9 @@ final class RESPConnectionHandler: ChannelDuplexHandler {
 
     /// Goes on after what blocked has gone.
     private func resume() {
-        process()
+        let now = NIODeadline.now()
+        busyAt = now
+        process(now)
         flush()
         if isReadWanted, !isBlocked, let context {
             isReadWanted = false
@@ -203,27 +309,29 @@ final class RESPConnectionHandler: ChannelDuplexHandler {
     }
 
     /// Runs the commands that are complete.
-    private func process() {
+    private func process(_ now: NIODeadline) {
         // Writing can make the channel writable again and call back into here.
         guard !isProcessing, let client else { return }
         isProcessing = true
-        let start = RequestMetrics.now()
+        if let context { loop.beginRound(on: context.eventLoop, server.backend) }
+        let start = now.uptimeNanoseconds
         var answered = 0
         defer {
             isProcessing = false
-            server.backend.endBatch(executor: executor)
             if answered > 0 {
-                server.metrics.observe(nanoseconds: RequestMetrics.now() &- start, count: answered, executor: executor)
+                server.metrics.observe(nanoseconds: RequestMetrics.now() &- start, count: answered, executor: loop.executor)
             }
         }
         var isDry = false
+        var isOverloaded = self.isOverloaded(now)
         while phase != .closing, !isBlocked, !isDry {
             var outcome = CommandOutcome.replied
             let step = input.withUnsafeReadableBytes { bytes in
                 let step = parser.parse(bytes)
                 if case .command = step {
                     outcome = parser.withArguments(in: bytes) { arguments in
-                        server.commands.run(CommandCall(arguments: arguments, client: client, server: server), &writer)
+                        server.commands.run(
+                            CommandCall(arguments: arguments, client: client, server: server, isOverloaded: isOverloaded), &writer)
                     }
                 }
                 return step
@@ -233,11 +341,9 @@ final class RESPConnectionHandler: ChannelDuplexHandler {
                 input.moveReaderIndex(forwardBy: consumed)
                 commandsUncounted += 1
                 answered += 1
+                if commandsUncounted % RESPConnectionHandler.commandsPerLook == 0 { isOverloaded = self.isOverloaded(.now()) }
                 handle(outcome)
-                let isAuthenticated = client.isAuthenticated
-                if parser.limits.isUnauthenticated == isAuthenticated {
-                    parser.limits = isAuthenticated ? server.configuration.limits : .unauthenticated
-                }
+                adoptLimits(client)
             case .ignored(let consumed): input.moveReaderIndex(forwardBy: consumed)
             case .needMore: isDry = true
             case .failed(let text):
@@ -246,7 +352,7 @@ final class RESPConnectionHandler: ChannelDuplexHandler {
             }
             if writer.buffer.readableBytes >= RESPConnectionHandler.repliesBytesMax { flush() }
         }
-        if phase == .finishing, isDry { writeAndClose() }
+        if phase == .finishing, isDry, isInputClosed { writeAndClose() }
         if input.readableBytes == 0 { input = ByteBuffer() }
     }
 
@@ -263,23 +369,38 @@ final class RESPConnectionHandler: ChannelDuplexHandler {
             let eventLoop = context.eventLoop
             let server = server
             server.repliesAwaited.wrappingAdd(1, ordering: .relaxed)
-            start { result in
+            start { reply in
                 defer { server.repliesAwaited.wrappingSubtract(1, ordering: .releasing) }
-                eventLoop.execute { bound.value.replied(number, result) }
+                eventLoop.execute { bound.value.replied(number, reply) }
             }
         }
     }
 
-    private func replied(_ number: Int, _ result: Result<ReplyValue, CommandError>) {
+    private func replied(_ number: Int, _ reply: LateReply) {
         // The connection may have closed meanwhile.
-        guard awaitedReply == number else { return }
+        guard awaitedReply == number, let client else { return }
         awaitedReply = nil
-        switch result {
-        case .success(let value): writer.write(value)
-        case .failure(let error): writer.error(error)
+        let start = writer.buffer.writerIndex
+        do throws(CommandError) {
+            try reply(CommandCaller(client: client, server: server), &writer)
+        } catch {
+            writer.buffer.moveWriterIndex(to: start)
+            writer.error(error)
         }
+        adoptLimits(client)
         resume()
     }
+
+    /// What a client may send depends on whether it is known.
+    private func adoptLimits(_ client: Client) {
+        let isAuthenticated = client.isAuthenticated
+        if parser.limits.isUnauthenticated == isAuthenticated {
+            parser.limits = isAuthenticated ? server.configuration.limits : .unauthenticated
+        }
+    }
+
+    /// Whether what arrives now has waited too long for the event loop to do more than say so.
+    private func isOverloaded(_ now: NIODeadline) -> Bool { loop.delay(at: now) > server.times.queueDelay }
 
     private func flush() {
         countCommands()
@@ -287,10 +408,17 @@ final class RESPConnectionHandler: ChannelDuplexHandler {
         // Writing can call back into here (a change of writability), so the replies leave the writer first.
         var replies = ByteBuffer()
         swap(&replies, &writer.buffer)
+        loop.bytesWritten.wrappingAdd(replies.readableBytes, ordering: .relaxed)
         context.writeAndFlush(wrapOutboundOut(replies), promise: nil)
+        if !context.channel.isWritable, isOutputTooLarge(context) { return cutForTime("too many bytes of replies wait for it") }
         guard writer.buffer.capacity == 0, replies.capacity <= RESPConnectionHandler.keptBytesMax else { return }
         replies.clear()
         writer.buffer = replies
+    }
+
+    private func isOutputTooLarge(_ context: ChannelHandlerContext) -> Bool {
+        guard let waiting = try? context.channel.syncOptions?.getOption(.bufferedWritableBytes) else { return false }
+        return waiting > server.configuration.outputBytesMax
     }
 
     private func countCommands() {

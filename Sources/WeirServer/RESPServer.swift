@@ -1,6 +1,7 @@
 import Logging
 import NIOCore
 import NIOPosix
+import NIOSSL
 import WeirAlgebra
 
 /// Why a server does not start.
@@ -21,9 +22,23 @@ package final class RESPServer: Sendable {
         /// Event loops, each a thread. The backend sees them as executors 0 to `threadCount` − 1.
         package var threadCount = 2
         package var connectionCountMax = Limits.connectionsMax
-        /// nil: no client needs one.
-        package var password: String?
+        package var authenticator = Authenticator()
+        /// nil: clients speak plain RESP.
+        package var tls: TLSCertificates?
         package var limits = RESPLimits()
+        /// Seconds after which a connection that sends nothing is closed; nil: never, as in Redis.
+        package var idleTimeout: Duration?
+        /// How long a client may take to be known: its TLS handshake and its password.
+        package var handshakeTimeout = Duration.seconds(Limits.handshakeSecondsMax)
+        /// How long a client may leave replies untaken before it is cut.
+        package var slowReaderTimeout = Duration.seconds(Limits.slowReaderSecondsMax)
+        /// Bytes of replies that may wait for one client; more come only of a single reply that is larger than the mark at which
+        /// the server stops reading.
+        package var outputBytesMax = Limits.outputBytesMax
+        /// How long commands may wait for their event loop; those that waited longer are refused.
+        package var queueDelayMax = Duration.milliseconds(Limits.queueDelayMillisecondsMax)
+        /// How long what arrives is still answered after `stop` began.
+        package var drainTimeout = Duration.seconds(2)
         /// Shown by `HELLO` and `INFO`.
         package var version = "0.1.0"
 
@@ -57,12 +72,20 @@ package final class RESPServer: Sendable {
             throw ServerError("there is no port \(configuration.port); ports are 1 to 65535, and 0 for any free one")
         }
         let group = MultiThreadedEventLoopGroup(numberOfThreads: configuration.threadCount)
-        var executors: [ObjectIdentifier: Int] = [:]
-        for (number, eventLoop) in group.makeIterator().enumerated() { executors[ObjectIdentifier(eventLoop)] = number }
-        let numbers = executors
-        let context = ServerContext(backend: backend, configuration: configuration, logger: logger)
+        let eventLoops = Array(group.makeIterator())
+        let context = ServerContext(backend: backend, configuration: configuration, eventLoops: eventLoops, logger: logger)
+        var states: [ObjectIdentifier: LoopState] = [:]
+        for (eventLoop, state) in zip(eventLoops, context.loops) { states[ObjectIdentifier(eventLoop)] = state }
+        let loops = states
+        context.startClocks()
         let connections = Connections()
         let bootstrap = ServerBootstrap(group: group)
+            .serverChannelInitializer { channel in
+                // Where the process has no file descriptors left, connections wait instead of costing all of the loop's time.
+                channel.eventLoop.makeCompletedFuture {
+                    try channel.pipeline.syncOperations.addHandler(AcceptBackoffHandler())
+                }
+            }
             .serverChannelOption(.backlog, value: 511)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
             .childChannelOption(.socketOption(.so_keepalive), value: 1)
@@ -71,9 +94,11 @@ package final class RESPServer: Sendable {
             .childChannelOption(.writeBufferWaterMark, value: .init(low: 256 << 10, high: 1 << 20))
             .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
-                    let executor = numbers[ObjectIdentifier(channel.eventLoop)] ?? 0
-                    try channel.pipeline.syncOperations.addHandler(
-                        RESPConnectionHandler(server: context, executor: executor))
+                    if let tls = configuration.tls {
+                        try channel.pipeline.syncOperations.addHandler(NIOSSLServerHandler(context: tls.context))
+                    }
+                    guard let loop = loops[ObjectIdentifier(channel.eventLoop)] else { return }
+                    try channel.pipeline.syncOperations.addHandler(RESPConnectionHandler(server: context, loop: loop))
                     connections.add(channel)
                 }
             }
@@ -91,6 +116,8 @@ package final class RESPServer: Sendable {
     /// Stops accepting, answers what has arrived, closes all connections. Connections that are not done after `limit` are cut.
     package func stop(limit: Duration = .seconds(10)) async {
         context.isStopping.store(true, ordering: .relaxed)
+        // Connections that wait to be accepted may have sent something, too: they would be reset.
+        try? await Task.sleep(for: .milliseconds(20))
         try? await listener.close().get()
         for channel in connections.open { channel.pipeline.fireUserInboundEventTriggered(StopRequested()) }
         let deadline = ContinuousClock.now + limit
@@ -105,8 +132,18 @@ package final class RESPServer: Sendable {
     /// Requests, latencies and connections.
     package var metricFamilies: [MetricFamily] { context.metricFamilies }
 
+    /// To be called when the authenticator has other users.
+    package func usersChanged() { context.usersChanged() }
+
     /// How many connections are open.
     package var connectionCount: Int { context.clientCount }
+}
+
+/// Whether an address to bind to is reached by this machine's own processes alone; false for one that is not known.
+package func isLoopback(_ host: String) -> Bool {
+    guard let address = try? SocketAddress.makeAddressResolvingHost(host, port: 0) else { return false }
+    guard let ip = address.ipAddress else { return false }
+    return ip.hasPrefix("127.") || ip == "::1"
 }
 
 /// What to say where a port cannot be listened on.

@@ -176,7 +176,8 @@ package struct RESPWriter {
                     let start = isOld ? 5 : 1
                     let length = NumberText.write(number, to: next + start)
                     next += RESPWriter.frame(next, length: length, start: start, type: isOld ? nil : UInt8(ascii: ":"))
-                case .bool(let truth): next += RESPWriter.copy(isOld ? (truth ? "$4\r\ntrue\r\n" : "$5\r\nfalse\r\n") : (truth ? "#t\r\n" : "#f\r\n"), next)
+                case .bool(let truth):
+                    next += RESPWriter.copy(isOld ? (truth ? "$4\r\ntrue\r\n" : "$5\r\nfalse\r\n") : (truth ? "#t\r\n" : "#f\r\n"), next)
                 default: next += RESPWriter.copy(isOld ? "$-1\r\n" : "_\r\n", next)
                 }
             }

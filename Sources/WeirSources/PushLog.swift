@@ -4,7 +4,13 @@ import WeirAlgebra
 /// Why the push log cannot take or give events.
 package struct PushLogError: Error, CustomStringConvertible {
     package let description: String
-    init(_ description: String) { self.description = description }
+    /// Whether the same push may be taken a little later: too much waits.
+    package let isTransient: Bool
+
+    init(_ description: String, isTransient: Bool = false) {
+        self.description = description
+        self.isTransient = isTransient
+    }
 }
 
 /// Events that clients pushed, on disk before they are acknowledged: a source like any other, read by offset.
@@ -30,6 +36,8 @@ package final class PushLog: @unchecked Sendable {
     private static let payloadBytesMax = Limits.pushBytesMax
     private let directory: String
     private let segmentBytesMax: Int64
+    private let queueBytesMax: Int
+    private let backlogBytesMax: Int64
     private let condition = NSCondition()
     private var pending: [(record: [UInt8], completion: @Sendable (Result<Void, PushLogError>) -> Void)] = []
     private var descriptor: Int32 = -1
@@ -38,10 +46,22 @@ package final class PushLog: @unchecked Sendable {
     private var end: Int64 = 0
     private var isClosed = false
     private var isWriting = false
+    /// Bytes of records that wait or are being written.
+    private var queuedBytes = 0
+    /// The offset that was last asked for: where the reader is. nil until there is one.
+    private var readOffset: Int64?
 
-    package init(directory: String, segmentBytesMax: Int64 = 64 << 20) throws {
+    /// - Parameters:
+    ///   - queueBytesMax: bytes that may wait to be written; pushes beyond are refused at once. A single push is taken whatever its size.
+    ///   - backlogBytesMax: bytes that may be ahead of the reader.
+    package init(
+        directory: String, segmentBytesMax: Int64 = 64 << 20, queueBytesMax: Int = Limits.pushQueueBytesMax,
+        backlogBytesMax: Int64 = Limits.pushBacklogBytesMax
+    ) throws {
         self.directory = directory
         self.segmentBytesMax = segmentBytesMax
+        self.queueBytesMax = queueBytesMax
+        self.backlogBytesMax = backlogBytesMax
         do {
             try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
         } catch {
@@ -207,9 +227,29 @@ package final class PushLog: @unchecked Sendable {
             condition.unlock()
             return completion(.failure(PushLogError("the server is stopping")))
         }
+        if let problem = overload(record.bytes.count) {
+            condition.unlock()
+            return completion(.failure(problem))
+        }
+        queuedBytes += record.bytes.count
         pending.append((record.bytes, completion))
         condition.broadcast()
         condition.unlock()
+    }
+
+    /// Why a record cannot be queued now. Called under the lock.
+    private func overload(_ bytes: Int) -> PushLogError? {
+        if queuedBytes > 0, queuedBytes + bytes > queueBytesMax {
+            return PushLogError(
+                "\(queuedBytes) bytes of pushes wait for the disk, which is all that may; nothing was taken, try again later",
+                isTransient: true)
+        }
+        if let readOffset, end - readOffset > backlogBytesMax {
+            return PushLogError(
+                "\(end - readOffset) bytes of pushes wait for the history, which is all that may; nothing was taken, try again later",
+                isTransient: true)
+        }
+        return nil
     }
 
     private func run() {
@@ -227,6 +267,7 @@ package final class PushLog: @unchecked Sendable {
             let result = Result { try write(batch.map(\.record)) }.mapError { $0 as? PushLogError ?? PushLogError("\($0)") }
             condition.lock()
             isWriting = false
+            queuedBytes -= batch.reduce(0) { $0 + $1.record.count }
             condition.broadcast()
             condition.unlock()
             for (_, completion) in batch { completion(result) }
@@ -288,6 +329,7 @@ package final class PushLog: @unchecked Sendable {
     package func read(at offset: Int64, timeout: Double) throws -> Record? {
         let deadline = Date(timeIntervalSinceNow: timeout)
         condition.lock()
+        readOffset = offset
         while offset >= end, !isClosed {
             if !condition.wait(until: deadline) { break }
         }
@@ -335,6 +377,13 @@ package final class PushLog: @unchecked Sendable {
         condition.lock()
         defer { condition.unlock() }
         return end
+    }
+
+    /// Bytes that wait for the disk or the reader.
+    package var bytesWaiting: Int64 {
+        condition.lock()
+        defer { condition.unlock() }
+        return Int64(queuedBytes) + (readOffset.map { max(0, end - $0) } ?? 0)
     }
 
     package var isStopped: Bool {

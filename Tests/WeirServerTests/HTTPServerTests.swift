@@ -47,7 +47,7 @@ final class FakeHTTPBackend: HTTPBackend {
     private func withServer(
         _ backend: FakeHTTPBackend = FakeHTTPBackend(), password: String? = nil, _ body: (Int) async throws -> Void
     ) async throws {
-        let server = try await start(backend, password: password)
+        let server = try await start(backend, authenticator: Authenticator(password: password))
         do {
             try await body(server.port)
             await server.stop()
@@ -58,14 +58,14 @@ final class FakeHTTPBackend: HTTPBackend {
     }
 
     private func start(
-        _ backend: FakeHTTPBackend = FakeHTTPBackend(), port: Int = 0, password: String? = nil
+        _ backend: FakeHTTPBackend = FakeHTTPBackend(), port: Int = 0, authenticator: Authenticator = Authenticator()
     ) async throws(ServerError) -> HTTPServer {
         var configuration = HTTPServer.Configuration()
         configuration.port = port
         var logger = Logger(label: "test")
         logger.logLevel = .critical
-        return try await HTTPServer.start(
-            configuration, backend: backend, authenticator: password.map { PasswordAuthenticator(password: $0) }, logger: logger)
+        configuration.authenticator = authenticator
+        return try await HTTPServer.start(configuration, backend: backend, logger: logger)
     }
 
     @Test func healthReadinessAndUnknownPaths() async throws {
@@ -159,6 +159,26 @@ final class FakeHTTPBackend: HTTPBackend {
         }
     }
 
+    @Test func rightsAreKept() async throws {
+        let users = try ["reader read", "loader push", "ops admin"].map { "\($0) \(try quickHash(String($0.prefix(1))).text)" }
+        let authenticator = Authenticator(try UsersFile(users.joined(separator: "\n"), name: "users"))
+        let server = try await start(authenticator: authenticator)
+        func status(_ path: String, _ token: String?) async throws -> Substring {
+            try await ask(server.port, "GET", path, token.map { ["Authorization: Bearer \($0)"] } ?? []).dropFirst(9).prefix(3)
+        }
+        #expect(try await status("/healthz", nil) == "200")
+        #expect(try await status("/features", nil) == "401")
+        #expect(try await status("/features", "reader:x") == "401")
+        #expect(try await status("/features", "reader:r") == "200")
+        #expect(try await status("/features", "loader:l") == "403")
+        #expect(try await status("/features", "ops:o") == "403")
+        #expect(try await status("/metrics", "reader:r") == "403")
+        #expect(try await status("/metrics", "ops:o") == "200")
+        let denied = try await ask(server.port, "GET", "/metrics", ["Authorization: Bearer loader:l"])
+        #expect(denied.contains(#"{"error":"the user 'loader' may not do this","hint":"the users file gives the right: admin"}"#))
+        await server.stop()
+    }
+
     @Test func requestsAreCounted() async throws {
         try await withServer { port in
             _ = try await post(port, #"{"features":["spend:total"],"entities":{"household":[7]}}"#)
@@ -178,7 +198,7 @@ final class FakeHTTPBackend: HTTPBackend {
     }
 
     @Test func aRequestThatStallsDoesNotHoldUpTheStop() async throws {
-        let server = try await start(password: "s3cret")
+        let server = try await start(authenticator: Authenticator(password: "s3cret"))
         let clients = try ["", "Authorization: Bearer s3cret\r\n"].map { header in
             let client = try TestClient(port: server.port)
             client.send(

@@ -34,6 +34,16 @@ final class FakeBackend: FeatureBackend {
         .map([.init(key: "k", value: .double(2.5))]), .null,
     ]
 
+    /// Of the view `spend`. `key` and `total` have their own values, others their names'.
+    private let viewFeatureNames: [String]
+    /// How long each lookup takes.
+    private let delay: Duration
+
+    init(features: [String] = ["key", "total"], delay: Duration = .zero) {
+        viewFeatureNames = features
+        self.delay = delay
+    }
+
     func features(_ request: FeaturesGet, executor: Int) throws(CommandError) -> [FeatureRow] {
         executors.withLock { _ = $0.insert(executor) }
         lastRequest.withLock { $0 = request }
@@ -59,10 +69,10 @@ final class FakeBackend: FeatureBackend {
 
     func selection(view: String, features: [String]?) throws(CommandError) -> ViewSelection {
         guard view == "spend" else { throw CommandError("unknown view '\(view)'") }
-        for name in features ?? [] where !["key", "total"].contains(name) {
+        for name in features ?? [] where !viewFeatureNames.contains(name) {
             throw CommandError("unknown feature '\(name)' of view 'spend'")
         }
-        return ViewSelection(view: 0, names: features ?? ["key", "total"], evaluation: FakeEvaluation())
+        return ViewSelection(view: 0, names: features ?? viewFeatureNames, evaluation: FakeEvaluation())
     }
 
     private final class FakeEvaluation: Sendable {}
@@ -70,8 +80,16 @@ final class FakeBackend: FeatureBackend {
     func viewFeatures(
         _ selection: ViewSelection, key: UnsafeRawBufferPointer, executor: Int, _ body: (borrowing [FeatureResult], Bool) -> Void
     ) throws(CommandError) {
+        if delay > .zero { usleep(UInt32(delay / .microseconds(1))) }
         let key = String(decoding: key, as: UTF8.self)
-        body(selection.names.map { FeatureResult($0 == "key" ? .string(key) : .int(7), .present) }, key != "nobody")
+        let values: [FeatureValue] = selection.names.map { name in
+            switch name {
+            case "key": .string(key)
+            case "total": .int(7)
+            default: .string(name)
+            }
+        }
+        body(values.map { FeatureResult($0, .present) }, key != "nobody")
     }
 
     func endBatch(executor: Int) {}
@@ -193,6 +211,24 @@ final class TestClient: @unchecked Sendable {
         if count <= 0 { return false }
         buffer += chunk[..<count]
         return true
+    }
+
+    /// The bytes that came next; 0 at the end.
+    func readSome() throws -> Int {
+        if buffer.isEmpty { _ = try receive() }
+        defer { buffer = [] }
+        return buffer.count
+    }
+
+    /// Everything until the server closes; a connection that was reset is an error.
+    func readToEndStrictly() throws -> String {
+        while true {
+            errno = 0
+            guard try receive() else { break }
+        }
+        if errno != 0 { throw SocketError(what: "errno \(errno) instead of an end") }
+        defer { buffer = [] }
+        return String(decoding: buffer, as: UTF8.self)
     }
 
     /// Everything until the server closes.

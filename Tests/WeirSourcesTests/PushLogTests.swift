@@ -126,3 +126,88 @@ import WeirSources
         #expect(try !PushLog.reaches(start, directory: directory) && PushLog.reaches(end, directory: directory))
     }
 }
+
+/// What waits is bounded: pushes beyond are refused at once, and taken again when there is room.
+@Suite struct PushOverloadTests {
+    private func directory() -> String {
+        FileManager.default.temporaryDirectory.appendingPathComponent("weir-push-\(UUID().uuidString)").path
+    }
+
+    private final class Outcomes: Sendable {
+        struct Counts { var taken: [Int] = []; var refused = 0; var other = 0 }
+        let counts = Mutex(Counts())
+        let done = DispatchSemaphore(value: 0)
+    }
+
+    @Test func theQueueForTheDisk() throws {
+        let directory = directory()
+        defer { try? FileManager.default.removeItem(atPath: directory) }
+        let log = try PushLog(directory: directory, queueBytesMax: 64 << 10)
+        let outcomes = Outcomes()
+        let event = [UInt8](repeating: UInt8(ascii: "x"), count: 1_024)
+        let total = 20_000
+        for number in 0..<total {
+            log.append(stream: "s", events: [Array("\(number) ".utf8) + event]) { result in
+                outcomes.counts.withLock { counts in
+                    switch result {
+                    case .success: counts.taken.append(number)
+                    case .failure(let error) where error.isTransient && "\(error)".contains("wait for the disk"): counts.refused += 1
+                    case .failure: counts.other += 1
+                    }
+                }
+                outcomes.done.signal()
+            }
+            #expect(log.bytesWaiting <= 64 << 10)
+        }
+        for _ in 0..<total { outcomes.done.wait() }
+        let counts = outcomes.counts.withLock { $0 }
+        #expect(counts.taken.count + counts.refused == total && counts.other == 0)
+        #expect(counts.refused > 0 && !counts.taken.isEmpty, "\(counts.taken.count) taken, \(counts.refused) refused")
+        // What was taken is there, and there is room again; one larger than the queue is taken where nothing waits.
+        log.append(stream: "s", events: [[UInt8](repeating: 1, count: 100_000)]) { result in
+            #expect(throws: Never.self) { try result.get() }
+            outcomes.done.signal()
+        }
+        outcomes.done.wait()
+        var position: Int64 = 0
+        var numbers: [Int] = []
+        while position < log.endOffset, let record = try log.read(at: position, timeout: 1) {
+            if record.events[0].count < 2_000 {
+                numbers.append(Int(String(decoding: record.events[0].prefix { $0 != 32 }, as: UTF8.self))!)
+            }
+            position = record.nextOffset
+        }
+        #expect(numbers == counts.taken)
+        log.stop()
+    }
+
+    @Test func theReaderThatIsBehind() throws {
+        let directory = directory()
+        defer { try? FileManager.default.removeItem(atPath: directory) }
+        let log = try PushLog(directory: directory, backlogBytesMax: 10_000)
+        func append() -> PushLogError? {
+            let done = DispatchSemaphore(value: 0)
+            let found = Problem()
+            log.append(stream: "s", events: [[UInt8](repeating: 1, count: 1_000)]) { result in
+                if case .failure(let problem) = result { found.value.withLock { $0 = problem } }
+                done.signal()
+            }
+            done.wait()
+            return found.value.withLock { $0 }
+        }
+        _ = try log.read(at: 0, timeout: 0)
+        var taken = 0
+        while append() == nil { taken += 1 }
+        #expect(taken == 10)
+        let problem = try #require(append())
+        #expect(problem.isTransient && "\(problem)".contains("wait for the history"))
+        let first = try #require(try log.read(at: 0, timeout: 1))
+        _ = try log.read(at: first.nextOffset, timeout: 1)
+        #expect(append() == nil)
+        log.stop()
+    }
+}
+
+private final class Problem: Sendable {
+    let value = Mutex<PushLogError?>(nil)
+}

@@ -14,6 +14,12 @@ import WeirSources
 
 func wallClockNow() -> Int64 { wallClock() }
 
+#if canImport(Glibc)
+    private let openFiles = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
+#else
+    private let openFiles = RLIMIT_NOFILE
+#endif
+
 struct ServerOptions: ParsableArguments {
     @Option(help: "The lookups' port (Redis protocol); 0 takes a free one.") var port: Int = Environment.int("port") ?? 6_400
     @Option(help: "The HTTP port; 0 takes a free one.") var http: Int = Environment.int("http") ?? 6_480
@@ -25,9 +31,7 @@ struct ServerOptions: ParsableArguments {
     var sessionTtl: Int = Environment.int("session-ttl") ?? 1_800
     @Option(help: ArgumentHelp("Threads that answer lookups.", valueName: "count"))
     var threads: Int = Environment.int("threads") ?? 2
-    @Option(name: .customLong("password"), help: ArgumentHelp("A password that clients must give with AUTH.", valueName: "password"))
-    var passwordOption: String?
-    var password: String? { passwordOption ?? Environment.string("password") }
+    @OptionGroup var security: SecurityOptions
 
     @Option(help: ArgumentHelp("How many events the stores may be behind their sources while /readyz says ready.", valueName: "events"))
     var readyLag: Int = Environment.int("ready-lag") ?? 100_000
@@ -51,6 +55,7 @@ final class Service: Sendable {
         sigemptyset(&signals)
         sigaddset(&signals, SIGTERM)
         sigaddset(&signals, SIGINT)
+        sigaddset(&signals, SIGHUP)
         pthread_sigmask(SIG_BLOCK, &signals, nil)
     }
 
@@ -70,7 +75,12 @@ final class Service: Sendable {
         configuration.threadCount = options.threads
         configuration.host = options.bind
         configuration.port = options.port
-        configuration.password = options.password
+        let security = try Security(options.security, bind: options.bind, logger: logger)
+        configuration.authenticator = security.authenticator
+        configuration.tls = security.tls
+        configuration.connectionCountMax = min(options.security.connections, connectionsThatFit())
+        configuration.idleTimeout = options.security.idleTimeout > 0 ? .seconds(options.security.idleTimeout) : nil
+        configuration.queueDelayMax = .milliseconds(options.security.queueDelay)
         let settings = configuration
         let resp = try waiting { try await RESPServer.start(settings, backend: backend, logger: logger) }
         let http: HTTPServer
@@ -79,13 +89,15 @@ final class Service: Sendable {
                 var configuration = HTTPServer.Configuration()
                 configuration.host = options.bind
                 configuration.port = options.http
+                configuration.authenticator = security.authenticator
+                configuration.tls = security.tls
                 return try await HTTPServer.start(
                     configuration,
                     backend: HTTPService(
                         features: OnlineFeatureReader(lookups: backend.lookups), monitor: monitor,
                         catalogDescription: backend.lookups.catalog.description, resp: resp, process: ProcessMetrics(),
                         version: settings.version, failure: { self.failure.withLock { $0 } }),
-                    authenticator: options.password.map { PasswordAuthenticator(password: $0) }, logger: httpLogger)
+                    logger: httpLogger)
             }
         } catch {
             try waiting { await resp.stop() }
@@ -93,7 +105,10 @@ final class Service: Sendable {
         }
         print("ready: lookups on \(options.bind):\(resp.port), HTTP on \(options.bind):\(http.port)")
         fflush(nil)
-        waitForSignal()
+        let usersChanged: @Sendable () -> Void = { resp.usersChanged() }
+        security.watch(usersChanged: usersChanged)
+        // Where there is nothing to read again, the end of the terminal is the end.
+        while waitForSignal() == SIGHUP, security.hasFiles { security.reload(usersChanged: usersChanged) }
         try waiting {
             await resp.stop()
             await http.stop()
@@ -104,13 +119,27 @@ final class Service: Sendable {
         if let error = failure.withLock({ $0 }) { throw error }
     }
 
-    private func waitForSignal() {
+    private func waitForSignal() -> Int32 {
         var signals = sigset_t()
         sigemptyset(&signals)
         sigaddset(&signals, SIGTERM)
         sigaddset(&signals, SIGINT)
+        sigaddset(&signals, SIGHUP)
         var signal: Int32 = 0
         sigwait(&signals, &signal)
+        return signal
+    }
+
+    /// Raises the limit of open files as far as the system lets us, and says how many connections that leaves room for.
+    private func connectionsThatFit() -> Int {
+        // The stores, the HTTP port, Kafka.
+        let others = 512
+        var limit = rlimit()
+        guard getrlimit(openFiles, &limit) == 0 else { return .max }
+        limit.rlim_cur = limit.rlim_max
+        _ = setrlimit(openFiles, &limit)
+        guard getrlimit(openFiles, &limit) == 0, limit.rlim_cur < rlim_t(Int.max) else { return .max }
+        return max(16, Int(limit.rlim_cur) - others)
     }
 
     /// Runs asynchronous work from the main thread, which has nothing else to do.

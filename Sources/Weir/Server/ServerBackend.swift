@@ -8,7 +8,7 @@ import WeirServer
 import WeirSources
 
 /// Answers the server's commands from the stores.
-final class ServerBackend: FeatureBackend {
+package final class ServerBackend: FeatureBackend {
     let lookups: LookupService
     /// nil where the process only reads.
     let pushLog: PushLog?
@@ -22,7 +22,7 @@ final class ServerBackend: FeatureBackend {
     }
 
     /// - Parameter executors: the server's threads.
-    init(lookups: LookupService, pushLog: PushLog?, executors: Int) {
+    package init(lookups: LookupService, pushLog: PushLog?, executors: Int) {
         self.lookups = lookups
         self.pushLog = pushLog
         workers = (0..<executors).map { _ in WorkerSlot(lookups.makeWorker()) }
@@ -30,7 +30,7 @@ final class ServerBackend: FeatureBackend {
 
     func worker(_ executor: Int) -> LookupWorker { workers[executor].worker }
 
-    func endBatch(executor: Int) { worker(executor).endBatch() }
+    package func endBatch(executor: Int) { worker(executor).endBatch() }
 
     func translating<R>(_ body: () throws -> R) throws(CommandError) -> R {
         do {
@@ -42,7 +42,7 @@ final class ServerBackend: FeatureBackend {
         }
     }
 
-    func features(_ request: FeaturesGet, executor: Int) throws(CommandError) -> [FeatureRow] {
+    package func features(_ request: FeaturesGet, executor: Int) throws(CommandError) -> [FeatureRow] {
         try translating {
             let service = try lookups.service(request.service)
             guard request.requests.count <= Limits.requestsPerCommandMax else {
@@ -103,7 +103,7 @@ final class ServerBackend: FeatureBackend {
             positions: try lookups.positions(of: shards).map { SourcePosition(source: $0.source, position: $0.position) })
     }
 
-    func selection(view: String, features: [String]?) throws(CommandError) -> ViewSelection {
+    package func selection(view: String, features: [String]?) throws(CommandError) -> ViewSelection {
         try translating {
             let (number, wanted) = try lookups.numbers(ofFeatures: features, view: view)
             let plan = lookups.catalog.views[number]
@@ -112,7 +112,7 @@ final class ServerBackend: FeatureBackend {
         }
     }
 
-    func viewFeatures(
+    package func viewFeatures(
         _ selection: ViewSelection, key: UnsafeRawBufferPointer, executor: Int, _ body: (borrowing [FeatureResult], Bool) -> Void
     ) throws(CommandError) {
         guard let evaluation = selection.evaluation as? EvaluationPlan else { return }
@@ -131,7 +131,7 @@ final class ServerBackend: FeatureBackend {
         }
     }
 
-    func listFeatures() -> [CatalogEntry] {
+    package func listFeatures() -> [CatalogEntry] {
         lookups.catalog.services.map { CatalogEntry(kind: .service, name: $0.name, members: $0.outputs.map(\.name)) }
             + lookups.catalog.views.map {
                 CatalogEntry(kind: .view, name: $0.name, entity: $0.entity, stream: $0.stream, members: $0.features.map(\.name))
@@ -139,9 +139,9 @@ final class ServerBackend: FeatureBackend {
             + lookups.catalog.streams.map { CatalogEntry(kind: .stream, name: $0.name, members: $0.schema.fields.map(\.name)) }
     }
 
-    func describe(_ name: String) throws(CommandError) -> ReplyValue { try lookups.catalog.describe(name) }
+    package func describe(_ name: String) throws(CommandError) -> ReplyValue { try lookups.catalog.describe(name) }
 
-    func addEvents(
+    package func addEvents(
         stream: String, events: [[UInt8]], completion: @escaping @Sendable (Result<Int, CommandError>) -> Void
     ) {
         guard let pushLog else {
@@ -155,11 +155,11 @@ final class ServerBackend: FeatureBackend {
         }
         pushLog.append(stream: stream, events: events) { result in
             CrashPoint.reach(.pushLogged)
-            completion(result.map { events.count }.mapError { CommandError("\($0)") })
+            completion(result.map { events.count }.mapError { CommandError("\($0)", code: $0.isTransient ? "BUSY" : "ERR") })
         }
     }
 
-    func sessionAdd(_ id: String, stream: String, events: [[UInt8]]) throws(CommandError) -> Int {
+    package func sessionAdd(_ id: String, stream: String, events: [[UInt8]]) throws(CommandError) -> Int {
         try translating {
             let entries = try events.map { event in
                 SessionStore.Entry(stream: stream, json: event, batch: try lookups.decodeEvents(stream, [event]))
@@ -168,13 +168,13 @@ final class ServerBackend: FeatureBackend {
         }
     }
 
-    func sessionGet(_ id: String) -> [SessionEvent] {
+    package func sessionGet(_ id: String) -> [SessionEvent] {
         lookups.sessions.entries(id).map { SessionEvent(stream: $0.stream, json: $0.json) }
     }
 
-    func sessionDrop(_ id: String) -> Bool { lookups.sessions.drop(id) }
+    package func sessionDrop(_ id: String) -> Bool { lookups.sessions.drop(id) }
 
-    func info(executor: Int) -> [InfoSection] {
+    package func info(executor: Int) -> [InfoSection] {
         var sections = [
             InfoSection(
                 "Store",
@@ -190,6 +190,15 @@ final class ServerBackend: FeatureBackend {
         }
         if let counts = try? lookups.history.deadLetterCounts() {
             sections[0].fields.append(.init("dead_letters", String(counts.reduce(0) { $0 + $1.count })))
+        }
+        if let pushLog {
+            sections.append(
+                InfoSection(
+                    "Persistence",
+                    [
+                        .init("loading", "0"), .init("push_log_end_offset", String(pushLog.endOffset)),
+                        .init("push_log_bytes_waiting", String(pushLog.bytesWaiting)),
+                    ]))
         }
         if let positions = try? lookups.history.positions() {
             sections.append(InfoSection("Sources", positions.map { .init($0.source, String($0.position)) }))

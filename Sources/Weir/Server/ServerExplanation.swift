@@ -6,7 +6,7 @@ import WeirRecords
 import WeirServer
 
 extension ServerBackend {
-    func explain(_ request: FeaturesExplain, executor: Int) throws(CommandError) -> ReplyValue {
+    package func explain(_ request: FeaturesExplain, executor: Int) throws(CommandError) -> ReplyValue {
         try translating {
             let worker = worker(executor)
             let session = try sessionEvents(request.session, id: request.sessionID)

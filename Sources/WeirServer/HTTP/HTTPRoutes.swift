@@ -13,12 +13,12 @@ enum HTTPPath: String, CaseIterable {
 
     var method: HTTPRequest.Method { self == .onlineFeatures ? .post : .get }
 
-    /// nil: open to all, as load balancers ask without credentials.
-    var right: HTTPRight? {
+    /// Empty: open to all, as load balancers ask without credentials.
+    var rights: Rights {
         switch self {
-        case .onlineFeatures, .features: .readFeatures
-        case .metrics: .readMetrics
-        case .health, .readiness: nil
+        case .onlineFeatures, .features: .read
+        case .metrics: .admin
+        case .health, .readiness: []
         }
     }
 
@@ -44,7 +44,7 @@ struct HTTPContext: RequestContext {
 
 struct HTTPRoutes: Sendable {
     let backend: any HTTPBackend
-    let authenticator: (any HTTPAuthenticator)?
+    let authenticator: Authenticator
     let connections: HTTPConnections
     let metrics = RequestMetrics(
         protocolName: "http", commands: HTTPPath.list.map { String($0.rawValue.dropFirst()) } + ["other"], executors: 1)
@@ -150,7 +150,7 @@ extension Substring {
 private struct Gate: RouterMiddleware {
     typealias Context = HTTPContext
 
-    let authenticator: (any HTTPAuthenticator)?
+    let authenticator: Authenticator
     let metrics: RequestMetrics
 
     func handle(
@@ -162,10 +162,9 @@ private struct Gate: RouterMiddleware {
         let command = path ?? HTTPPath.list.count
         metrics.count(command, executor: 0)
         do {
-            if let right = path.flatMap({ HTTPPath.list[$0].right }), let authenticator {
-                let credentials = request.headers[.authorization].flatMap { HTTPCredentials(authorization: $0) }
+            if let path, !HTTPPath.list[path].rights.isEmpty {
                 do throws(HTTPProblem) {
-                    try authenticator.authorize(credentials, for: right)
+                    try await authenticator.authorize(request.headers[.authorization], for: HTTPPath.list[path].rights)
                 } catch {
                     _ = await request.readBody(upTo: 0, context)
                     throw error

@@ -21,6 +21,9 @@ package final class HTTPServer: Sendable {
         package var port = 6_480
         /// A connection that sends nothing for so long is closed.
         package var idleTime = Duration.seconds(600)
+        package var authenticator = Authenticator()
+        /// nil: clients speak plain HTTP.
+        package var tls: TLSCertificates?
 
         package init() {}
     }
@@ -37,10 +40,8 @@ package final class HTTPServer: Sendable {
     }
 
     /// Binds and starts to serve.
-    ///
-    /// - Parameter authenticator: nil: everybody may read.
     package static func start(
-        _ configuration: Configuration, backend: any HTTPBackend, authenticator: (any HTTPAuthenticator)? = nil, logger: Logger
+        _ configuration: Configuration, backend: any HTTPBackend, logger: Logger
     ) async throws(ServerError) -> HTTPServer {
         guard (0...65_535).contains(configuration.port) else {
             throw ServerError("there is no port \(configuration.port); ports are 1 to 65535, and 0 for any free one")
@@ -51,10 +52,11 @@ package final class HTTPServer: Sendable {
         let connections = HTTPConnections()
         let idleTime = TimeAmount.nanoseconds(Int64(configuration.idleTime / .nanoseconds(1)))
         let application = Application(
-            router: HTTPRoutes(backend: backend, authenticator: authenticator, connections: connections).router(),
+            router: HTTPRoutes(backend: backend, authenticator: configuration.authenticator, connections: connections).router(),
             server: HTTPServerBuilder { responder in
                 LoopChannel(
-                    HTTP1Channel(responder: responder, configuration: .init(idleTimeout: idleTime)), group: group, connections: connections)
+                    HTTP1Channel(responder: responder, configuration: .init(idleTimeout: idleTime)), tls: configuration.tls, group: group,
+                    connections: connections)
             },
             configuration: ApplicationConfiguration(
                 address: .hostname(configuration.host, port: configuration.port), serverName: "weir"),

@@ -2,6 +2,7 @@ import Hummingbird
 import HummingbirdCore
 import Logging
 import NIOCore
+import NIOSSL
 import Synchronization
 
 /// Runs tasks on an event loop's thread.
@@ -22,11 +23,14 @@ struct LoopChannel: ServerChildChannel {
     typealias Value = HTTP1Channel.Value
 
     private let base: HTTP1Channel
+    private let tls: TLSCertificates?
     private let executors: [ObjectIdentifier: LoopExecutor]
     private let connections: HTTPConnections
 
-    init(_ base: HTTP1Channel, group: any EventLoopGroup, connections: HTTPConnections) {
+    /// - Parameter tls: each connection gets the certificate that there is when it opens.
+    init(_ base: HTTP1Channel, tls: TLSCertificates?, group: any EventLoopGroup, connections: HTTPConnections) {
         self.base = base
+        self.tls = tls
         self.connections = connections
         var executors: [ObjectIdentifier: LoopExecutor] = [:]
         for eventLoop in group.makeIterator() { executors[ObjectIdentifier(eventLoop)] = LoopExecutor(eventLoop) }
@@ -35,7 +39,10 @@ struct LoopChannel: ServerChildChannel {
 
     func setup(channel: any Channel, logger: Logger) -> EventLoopFuture<Value> {
         // Answers are one write each: waiting for more to send would only delay them.
-        channel.setOption(.tcpOption(.tcp_nodelay), value: 1).flatMap { base.setup(channel: channel, logger: logger) }
+        channel.setOption(.tcpOption(.tcp_nodelay), value: 1).flatMapThrowing {
+            guard let tls else { return }
+            try channel.pipeline.syncOperations.addHandler(NIOSSLServerHandler(context: tls.context))
+        }.flatMap { base.setup(channel: channel, logger: logger) }
     }
 
     func handle(value: Value, logger: Logger) async {

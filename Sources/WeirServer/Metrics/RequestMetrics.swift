@@ -71,6 +71,11 @@ package final class RequestMetrics: @unchecked Sendable {
         Double(cells.reduce(0) { $0 &+ $1[cell].load(ordering: .relaxed) })
     }
 
+    /// How often a command was asked for, and answered by an error.
+    func counts(_ command: Int) -> (requests: Int, errors: Int) {
+        (Int(total(2 * command)), Int(total(2 * command + 1)))
+    }
+
     package func families() -> [MetricFamily] {
         func samples(_ offset: Int) -> [MetricFamily.Sample] {
             commands.enumerated().map { number, command in
