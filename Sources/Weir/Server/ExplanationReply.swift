@@ -71,14 +71,17 @@ struct ExplanationReply {
             "\(view.name), \(view.entity) \(JSONText.string(key)): from \(place.historyReason == nil ? "the online store" : "history"), "
                 + "shard \(place.shard.number) with events up to number \(place.shard.sequence)")
         if let reason = place.historyReason { lines.append("  history answers: \(text(reason, entity))") }
-        var freshness = explanation.latestEvent.map { latest in
-            "latest event \(time(latest.microseconds)), \(about(Double(asOf.microseconds &- latest.microseconds))) before"
-        } ?? (explanation.isKnown ? "no event before that time" : "no events: the \(view.entity) is unknown")
+        var freshness =
+            explanation.latestEvent.map { latest in
+                "latest event \(time(latest.microseconds)), \(about(Double(asOf.microseconds &- latest.microseconds))) before"
+            } ?? (explanation.isKnown ? "no event before that time" : "no events: the \(view.entity) is unknown")
         if let watermark = watermarks[view.stream] { freshness += "; watermark of \(view.stream) \(time(watermark))" }
         lines.append("  " + freshness)
         let session = explanation.session
         if session.given > 0 {
-            let left = [(session.known, "in the store already"), (session.later, "after the time asked for"), (session.repeated, "repeated")]
+            let left = [
+                (session.known, "in the store already"), (session.later, "after the time asked for"), (session.repeated, "repeated"),
+            ]
             let out = left.filter { $0.0 > 0 }.map { ", \($0.0) \($0.1)" }.joined()
             lines.append("  session: \(events(session.given)) of this \(view.entity), \(session.counted) counted\(out)")
         }
@@ -291,7 +294,8 @@ struct ExplanationReply {
                     "leaves",
                     .array(
                         part.leaves.map { leaf in
-                            .map(span(leaf.start, leaf.end) + [.init("events", .int(Int64(leaf.events))), .init("of", .int(Int64(leaf.of)))])
+                            .map(
+                                span(leaf.start, leaf.end) + [.init("events", .int(Int64(leaf.events))), .init("of", .int(Int64(leaf.of)))])
                         })), .init("head_events", .int(Int64(part.headEvents))), .init("history_events", .int(Int64(part.historyEvents))),
                 .init("session_events", .int(Int64(part.sessionEvents))),
             ])
