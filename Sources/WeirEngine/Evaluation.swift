@@ -198,6 +198,8 @@ extension ViewRuntime {
             return true
         }
         guard isWithin else { return nil }
+        // What derived features are computed from was not asked for.
+        scratch.results.removeLast(features.resultCount - features.count)
         let isKnown = try timeline.isKnown || overlay?.isEmpty == false
         if !isKnown {
             for index in scratch.results.indices { scratch.results[index].status = .notFound }

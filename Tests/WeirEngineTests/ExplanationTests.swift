@@ -59,6 +59,7 @@ import WeirTesting
                 let scratch = EvaluationScratch()
                 let outcome = try view.evaluate(
                     view.evaluation(of: Array(wanted)), nodes: nodes, asOf: asOf, session: offered, keptFrom: keptFrom, scratch)
+                #expect(outcome == nil || scratch.results.count == wanted.count)
                 switch try view.explain(Array(wanted), nodes: nodes, asOf: asOf, session: offered, keptFrom: keptFrom) {
                 case .failure(let gap):
                     #expect(outcome == nil, "seed \(seed): \(gap.reason)")
