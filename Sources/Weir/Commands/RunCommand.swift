@@ -68,9 +68,8 @@ final class Service: Sendable {
     /// Starts both ports, says so, and serves until a signal comes.
     func serve(_ backend: ServerBackend, _ monitor: StoreMonitor, _ options: ServerOptions) throws {
         let logger = Logger(label: "weir") { StreamLogHandler.standardError(label: $0) }
-        var quiet = logger
-        quiet.logLevel = .critical
-        let httpLogger = quiet
+        // Hummingbird gives each request a logger with metadata of its own, which other handlers put into words at once.
+        let httpLogger = Logger(label: "weir.http") { _ in SwiftLogNoOpLogHandler() }
         var configuration = RESPServer.Configuration()
         configuration.threadCount = options.threads
         configuration.host = options.bind

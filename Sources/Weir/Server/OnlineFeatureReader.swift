@@ -234,17 +234,16 @@ final class OnlineFeatureReader: Sendable {
         }
 
         /// Hands over the canonical key of a row; nil where a part of it is null.
-        func withKey<R>(_ row: Int, _ body: (UnsafeRawBufferPointer?) throws -> R) throws -> R {
-            if columns.count == 1, let value = try plain(0, row) {
-                return try request.body.withUnsafeBytes { bytes in
-                    var found: R?
-                    _ = try view.withCanonicalKey(UnsafeRawBufferPointer(rebasing: bytes[value])) { key in
-                        try check(key, row)
-                        found = try body(key)
-                    }
-                    guard let found else { throw noKey(String(decoding: bytes[value], as: UTF8.self), 0, row) }
-                    return found
+        func withKey(_ row: Int, _ body: (UnsafeRawBufferPointer?) throws -> Void) throws {
+            func handOver(_ spelled: UnsafeRawBufferPointer) throws {
+                let isKey = try view.withCanonicalKey(spelled) { key in
+                    try check(key, row)
+                    try body(key)
                 }
+                if !isKey { throw noKey(String(decoding: spelled, as: UTF8.self), 0, row) }
+            }
+            if columns.count == 1, let value = try plain(0, row) {
+                return try request.body.withUnsafeBytes { try handOver(UnsafeRawBufferPointer(rebasing: $0[value])) }
             }
             var parts: [String] = []
             for column in columns.indices {
@@ -252,15 +251,7 @@ final class OnlineFeatureReader: Sendable {
                 parts.append(part)
             }
             var text = parts.count == 1 ? parts[0] : compositeKeyText(parts)
-            var found: R?
-            try text.withUTF8 { text in
-                _ = try view.withCanonicalKey(UnsafeRawBufferPointer(text)) { key in
-                    try check(key, row)
-                    found = try body(key)
-                }
-            }
-            guard let found else { throw noKey(text, 0, row) }
-            return found
+            try text.withUTF8 { try handOver(UnsafeRawBufferPointer($0)) }
         }
 
         private func check(_ key: UnsafeRawBufferPointer, _ row: Int) throws(HTTPProblem) {
