@@ -86,6 +86,10 @@ final class FuzzBackend: FeatureBackend {
         return try backend.features(request, executor: executor)
     }
 
+    func explain(_ request: FeaturesExplain, executor: Int) throws(CommandError) -> ReplyValue {
+        try backend.explain(request, executor: executor)
+    }
+
     func selection(view: String, features: [String]?) throws(CommandError) -> ViewSelection {
         try backend.selection(view: view, features: features)
     }

@@ -2,6 +2,7 @@ import Foundation
 import Logging
 import NIOCore
 import NIOEmbedded
+import Weir
 import WeirLookup
 import WeirServer
 import WeirTesting
@@ -10,7 +11,7 @@ struct FuzzFailure: Error, CustomStringConvertible {
     let description: String
 }
 
-/// What inputs go to: bytes that came over a network, and what must hold of the answer. The HTTP port's bodies can be another one.
+/// What inputs go to: bytes that came over a network, and what must hold of the answer.
 protocol FuzzTarget {
     /// Runs one case, which its number alone determines; how many inputs that were.
     mutating func run(_ number: UInt64) throws -> Int
@@ -167,6 +168,47 @@ struct RESPTarget: FuzzTarget {
                 description: "\(answered.commandCount) commands in fragments, \(commands) as a whole; failure: \(failure ?? "none")")
         }
         return (ends.firstIndex { $0 >= reached } ?? ends.count - 1) + 1
+    }
+}
+
+/// Bodies of `POST /get-online-features`: parsed, answered from the store, written as JSON.
+struct HTTPBodyTarget: FuzzTarget {
+    let seed: UInt64
+    private let store: FuzzStore
+    private let reader: OnlineFeatureReader
+    private var body: [UInt8] = []
+
+    init(seed: UInt64, store: FuzzStore) throws {
+        self.seed = seed
+        self.store = store
+        reader = OnlineFeatureReader(lookups: try store.makeLookups())
+    }
+
+    mutating func run(_ number: UInt64) throws -> Int {
+        var generator = SeededGenerator(seed: SeededGenerator(seed: seed &+ number).next(after: number))
+        var traffic = Traffic(
+            seed: generator.next(), features: store.features, services: ["checkout_offer"], streams: ["purchases"], events: store.events)
+        let count = 16
+        for _ in 0..<count {
+            body.removeAll(keepingCapacity: true)
+            traffic.appendHTTPBody(to: &body)
+            let json: [UInt8]
+            do throws(HTTPProblem) {
+                let request = try OnlineFeaturesRequest(body)
+                json = try reader.read(request).json(for: request)
+            } catch {
+                // What is wrong with a request is the sender's doing.
+                guard error.kind.rawValue < 500, !error.error.isEmpty else { throw FuzzFailure(description: "\(error)") }
+                continue
+            }
+            // Foundation's parser takes longer than all the rest.
+            guard generator.isOne(in: 16) else { continue }
+            guard let answer = try? JSONSerialization.jsonObject(with: Data(json)) as? [String: Any], answer["results"] is [[String: Any]]
+            else {
+                throw FuzzFailure(description: "an answer that is no JSON: \(String(decoding: json.prefix(1_000), as: UTF8.self))")
+            }
+        }
+        return count
     }
 }
 

@@ -26,7 +26,7 @@ struct Traffic {
         [.word("FEATURES.GET"), .service, .request, .word("SESSIONID"), .text],
         [.word("FEATURES.LIST")], [.word("FEATURES.DESCRIBE"), .service], [.word("FEATURES.DESCRIBE"), .feature],
         [.word("FEATURES.DESCRIBE"), .text],
-        [.word("FEATURES.EXPLAIN"), .service, .request],
+        [.word("FEATURES.EXPLAIN"), .service, .request], [.word("FEATURES.EXPLAIN"), .key, .feature, .word("JSON")],
         [.word("EVENTS.ADD"), .stream, .event], [.word("EVENTS.ADD"), .stream, .event, .event, .event],
         [.word("SESSION.ADD"), .text, .stream, .event], [.word("SESSION.GET"), .text], [.word("SESSION.DROP"), .text],
         [.word("PING")], [.word("PING"), .text], [.word("ECHO"), .text], [.word("HELLO"), .number], [.word("HELLO"), .word("3")],
@@ -86,6 +86,60 @@ struct Traffic {
             for _ in 0...generator.below(3) { mutate(&bytes, from: start) }
         default: frame(&bytes)
         }
+    }
+
+    /// Appends a body of `POST /get-online-features`, valid or hostile.
+    mutating func appendHTTPBody(to bytes: inout [UInt8]) {
+        if generator.isOne(in: 20) {
+            for _ in 0..<generator.below(80) {
+                bytes.append(generator.isOne(in: 2) ? UInt8(truncatingIfNeeded: generator.next()) : generator.pick(Traffic.alphabet))
+            }
+            return
+        }
+        text.removeAll(keepingCapacity: true)
+        let isService = generator.isOne(in: 3)
+        let view = generator.pick(Traffic.views)
+        if isService {
+            text += #"{"feature_service":""#.utf8
+            argument(.service)
+            text += #"","entities":{"#.utf8
+        } else {
+            text += #"{"features":["#.utf8
+            for index in 0..<1 + generator.below(4) {
+                text += (index > 0 ? ",\"" : "\"").utf8
+                text += view.utf8
+                text.append(58)
+                argument(.feature)
+                text.append(34)
+            }
+            text += #"],"entities":{"#.utf8
+        }
+        let names = isService ? ["household", "basket", "store", "cart_value"] : [generator.pick(["household", "basket", "store", "x"])]
+        let rows = generator.below(4)
+        for (index, name) in names.enumerated() {
+            text += "\(index > 0 ? "," : "")\"\(name)\":[".utf8
+            for row in 0..<(generator.isOne(in: 20) ? generator.below(4) : rows) {
+                if row > 0 { text.append(44) }
+                switch generator.below(8) {
+                case 0: text += "null".utf8
+                case 1:
+                    text.append(34)
+                    number()
+                    text.append(34)
+                default: number()
+                }
+            }
+            text.append(93)
+        }
+        text += "}".utf8
+        if generator.isOne(in: 4) { text += #","full_feature_names":true"#.utf8 }
+        if generator.isOne(in: 4) {
+            text += #","at":"#.utf8
+            number()
+        }
+        text += "}".utf8
+        if generator.isOne(in: 3) { for _ in 0...generator.below(3) { mutateText() } }
+        bytes += text
     }
 
     private mutating func command() -> [Slot] {

@@ -8,7 +8,7 @@ import WeirRecords
 import WeirServer
 
 /// Answers `POST /get-online-features`: features of views, or of a service, for the rows of a request, in one snapshot of the store.
-final class OnlineFeatureReader: Sendable {
+package final class OnlineFeatureReader: Sendable {
     private let lookups: LookupService
     /// What requests asked for, as far as it does not depend on their entities: clients ask for the same again and again.
     private let plans = Mutex<[PlanKey: Plan]>([:])
@@ -55,11 +55,11 @@ final class OnlineFeatureReader: Sendable {
         }
     }
 
-    init(lookups: LookupService) {
+    package init(lookups: LookupService) {
         self.lookups = lookups
     }
 
-    func read(_ request: OnlineFeaturesRequest) throws(HTTPProblem) -> OnlineFeatures {
+    package func read(_ request: OnlineFeaturesRequest) throws(HTTPProblem) -> OnlineFeatures {
         let plan = try plan(request)
         let values = request.rowCount * plan.columns.count
         guard values <= Limits.valuesPerAnswerMax else {
