@@ -1,6 +1,6 @@
 // POST /get-online-features against Feast's own server under wrk, in turn, medians of rounds:
 // `swift run -c release http [--purchases FILE] [--events N] [--rounds N] [--seconds N] [--connections N] [--feast PYTHON]
-//  [--feast-store sqlite|redis://HOST:PORT] [--without-feast yes]`.
+//  [--feast-store sqlite|redis://HOST:PORT] [--feast-workers N] [--without-feast yes]`.
 //
 // By default a hundred thousand customers with the ten features of `CustomerSpend`, as of the last order; with --purchases the example's
 // households. Feast holds the values that Weir has at that moment.
@@ -27,7 +27,8 @@ struct Workload {
 func prepare() throws -> Workload {
     if option("purchases") != nil {
         _ = try run(weir, ["ingest", "purchases", purchases, "--data", directory + "/data", "--unsynced"])
-        let keys = Set(try lines(of: purchases).dropFirst().compactMap { Int($0.split(separator: ",", omittingEmptySubsequences: false)[1]) })
+        let keys = Set(
+            try lines(of: purchases).dropFirst().compactMap { Int($0.split(separator: ",", omittingEmptySubsequences: false)[1]) })
         return Workload(
             program: weir, entity: "household", view: "household_spend",
             features: [
@@ -95,7 +96,8 @@ func values(_ address: String, _ keys: [Int]) throws -> [[Double?]] {
     let text = String(decoding: try JSONSerialization.data(withJSONObject: body), as: UTF8.self)
     let answer = try run("curl", ["-sf", "-H", "Content-Type: application/json", "-d", text, address + "/get-online-features"]).output
     guard let object = try JSONSerialization.jsonObject(with: Data(answer.utf8)) as? [String: Any],
-        let names = (object["metadata"] as? [String: Any])?["feature_names"] as? [String], let results = object["results"] as? [[String: Any]]
+        let names = (object["metadata"] as? [String: Any])?["feature_names"] as? [String],
+        let results = object["results"] as? [[String: Any]]
     else { throw BenchmarkFailure("\(address) answered \(answer.prefix(200))") }
     return try workload.features.map { feature in
         guard let place = names.firstIndex(of: feature), let values = results[place]["values"] as? [Any] else {
@@ -122,7 +124,11 @@ if option("without-feast") == nil {
     feastAddress = "http://127.0.0.1:6566"
     feast = try start(
         URL(fileURLWithPath: python).deletingLastPathComponent().appendingPathComponent("feast").path,
-        ["-c", repositoryPath, "serve", "-h", "127.0.0.1", "-p", "6566", "--no-access-log", "-w", option("feast-workers") ?? "1"])
+        // It would start its worker anew after a thousand requests, and cut connections with that.
+        [
+            "-c", repositoryPath, "serve", "-h", "127.0.0.1", "-p", "6566", "--no-access-log", "--max-requests", "1000000000", "-w",
+            option("feast-workers") ?? "1",
+        ])
     let deadline = Date() + 60
     while (try? run("curl", ["-sf", feastAddress + "/health"])) == nil {
         guard Date() < deadline else { throw BenchmarkFailure("Feast's server does not come up") }
@@ -151,8 +157,11 @@ func measure(_ address: String, _ process: Int32, batch: Int, _ figures: inout F
     let before = cpuSeconds(process)
     let usage = try run(
         "wrk",
-        ["-t", "1", "-c", connections, "-d", seconds + "s", "--timeout", "30s", "-s", peers + "/online_features.lua", address, "--", keysFile,
-            "\(batch)", workload.entity, workload.view] + workload.features)
+        [
+            "-t", "1", "-c", connections, "-d", seconds + "s", "--timeout", "30s", "-s", peers + "/online_features.lua", address, "--",
+            keysFile,
+            "\(batch)", workload.entity, workload.view,
+        ] + workload.features)
     let cpu = cpuSeconds(process) - before
     guard let line = usage.output.split(separator: "\n").last,
         let result = try JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: NSNumber],
