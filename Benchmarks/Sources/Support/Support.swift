@@ -75,6 +75,16 @@ public func option(_ name: String) -> String? {
     return arguments[index + 1]
 }
 
+/// `--name N` from the command line, a positive number.
+public func integerOption(_ name: String, default standard: Int) throws -> Int {
+    guard let text = option(name) else { return standard }
+    guard let value = Int(text), value > 0 else { throw BenchmarkFailure("--\(name) must be a positive number, not \(text)") }
+    return value
+}
+
+/// Whether `--name` stands in the command line.
+public func flag(_ name: String) -> Bool { CommandLine.arguments.contains("--" + name) }
+
 public var purchases: String { option("purchases") ?? repository.appendingPathComponent("features/data/purchases.csv").path }
 
 public func lines(of path: String) throws -> [Substring] {
@@ -92,7 +102,7 @@ public func rounded(_ value: Double, _ decimals: Int = 3) -> Double {
 }
 
 /// Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014.
-public struct SplitMix64: RandomNumberGenerator {
+public struct SplitMix64: RandomNumberGenerator, Sendable {
     private var state: UInt64
 
     public init(seed: UInt64) { state = seed }

@@ -70,6 +70,23 @@ public struct CustomerSpend: FeatureView {
     let maxPrice28d = Aggregate.max(\.price, over: .sliding(.days(28)))
 }
 
+/// The ten features as a model asks for them. The key is text, since load generators fill in numbers with leading zeros, which JSON has not.
+public struct CustomerFeatures: FeatureService {
+    public static let name = "customer_features"
+
+    public struct Request: Codable, Sendable {
+        var customer: String
+    }
+
+    let customer = Join(CustomerSpend.self, on: { (request: Request) in Int(request.customer) })
+
+    public var outputs: [Output<Request>] {
+        customer.all
+    }
+
+    public init() {}
+}
+
 /// Sums over one window, over five, and over twenty.
 public struct OneWindowOrder: Event {
     public static let stream = "orders_1_window"

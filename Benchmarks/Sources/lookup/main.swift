@@ -1,58 +1,81 @@
-// The service under redis-benchmark: `swift run -c release lookup [--purchases FILE] [--requests N]`.
+// Lookups of windows that are computed when asked for, against Redis that returns stored numbers:
+// `swift run -c release lookup [--rounds N] [--requests N] [--quick] [--sections lookups,stream,checkout] [--entities10m] [--purchases FILE]`.
+//
+// Starts Debian's redis-server (in memory alone) and Weir (release builds: `orders` of this package; for checkout_offer the binary that
+// WEIR names), loads both with the same data and asks both in turn with the same redis-benchmark commands; medians of rounds.
+//
+// lookups: `customer_spend`, ten features over 1 hour, 1, 7 and 28 days, of 100,000 customers with 30 orders each on average (skewed: the
+//   busiest has 60,000) in the 28 days up to now. HMGET against Redis's HMGET of ten precomputed numbers, FEATURES.GET against GET of one
+//   string that holds them as 80 bytes. Weir with its threads as by default, and with one.
+// stream: latencies while 50,000 events a second arrive against those while none do.
+// checkout: `checkout_offer` of the example, its purchases moved so that they end now, against the Redis reads that it replaces in one
+//   pipeline: three HMGETs, with a session an LRANGE of its five events too. By a load generator of this program.
+// --entities10m: ten million customers with three orders each; takes minutes, 8 GB of memory and 15 GB of disk.
+//
+// While Weir is timed 1,000 events a second arrive in it (its CPU counts them: `live_events_cpu_share` says how much); while Redis is
+// timed nothing else goes on. Before each timed run 1,000 answers are compared with brute force over the same events at the time of
+// asking. Error replies end the run. --quick: small data and one round, for a check of everything.
 import Foundation
 import Support
 
-let requests = option("requests") ?? "20000"
-let directory = try temporaryDirectory()
-defer { try? FileManager.default.removeItem(atPath: directory) }
-_ = try run(weir, ["ingest", "purchases", purchases, "--data", directory + "/data", "--unsynced"])
-let last = try lines(of: purchases).last!.split(separator: ",", omittingEmptySubsequences: false)
-let request = "{\"household\":\(last[1]),\"basket\":\(last[2]),\"store\":\(last[3]),\"cart_value\":20}"
-let session = """
-    [{"id":"s1","household":\(last[1]),"basket":\(last[2]),"store":\(last[3]),"product":1,"department":"DELI","category":"","quantity":1,\
-    "price":4.5,"retail_discount":0,"coupon_discount":0,"event_time":"\(last[last.count - 1])"}]
-    """
+/// Says on stderr how far it is.
+func report(_ text: String) { FileHandle.standardError.write(Data((text + "\n").utf8)) }
 
-let server = Process()
-server.executableURL = URL(fileURLWithPath: weir)
-server.arguments = ["run", "--data", directory + "/data", "--port", "0", "--http", "0", "--clock", "event"]
-let output = Pipe()
-server.standardOutput = output
-try server.run()
-defer {
-    server.terminate()
-    server.waitUntilExit()
+func benchmark() throws {
+    let quick = flag("quick")
+    let rounds = try integerOption("rounds", default: quick ? 1 : 3)
+    let requests = try integerOption("requests", default: quick ? 5_000 : 200_000)
+    let sections = Set((option("sections") ?? "lookups,stream,checkout").split(separator: ",").map(String.init))
+    let unknown = sections.subtracting(["lookups", "stream", "checkout"])
+    guard unknown.isEmpty else { throw BenchmarkFailure("no such section: \(unknown.sorted().joined(separator: ", "))") }
+    var json: [String: Any] = ["rounds": rounds, "requests": requests]
+
+    func withDirectory(_ body: (String) throws -> Void) throws {
+        let directory = try temporaryDirectory()
+        defer { try? FileManager.default.removeItem(atPath: directory) }
+        try body(directory)
+    }
+    if !sections.isDisjoint(with: ["lookups", "stream"]) {
+        try withDirectory { directory in
+            let customers = quick ? 2_000 : 100_000
+            let lookups = try Lookups(
+                customers: customers, events: 30 * customers, spread: .skewed, rounds: rounds, requests: requests, directory: directory)
+            defer { lookups.redis.stop() }
+            if sections.contains("lookups") {
+                try lookups.errorsAreNoticed()
+                json["live_events_cpu_share"] = rounded(try lookups.liveCPUShare())
+                json["load_generators_on_redis"] = try lookups.generators()
+                json["customers"] = customers
+                json["lookups"] = try lookups.compare(lookups.hmgetRows + lookups.featuresGetRows)
+                json["lookups_sizes"] = try lookups.sizes()
+            }
+            if sections.contains("stream") {
+                json["stream"] = try lookups.whileEventsStream(
+                    rate: quick ? 5_000 : 50_000, requestRate: quick ? 2_000 : 10_000, seconds: quick ? 1 : 5)
+            }
+        }
+    }
+    if sections.contains("checkout") {
+        try withDirectory { directory in
+            json["checkout_offer"] = try CheckoutOffer(rounds: rounds, requests: requests / 4, directory: directory).compare()
+        }
+    }
+    if flag("entities10m") {
+        try withDirectory { directory in
+            let customers = quick ? 20_000 : 10_000_000
+            let lookups = try Lookups(
+                customers: customers, events: 3 * customers, spread: .even, rounds: rounds, requests: requests, directory: directory)
+            defer { lookups.redis.stop() }
+            json["entities"] = [
+                "customers": customers, "rows": try lookups.compare(Array(lookups.hmgetRows.prefix(2))),
+                "sizes": try lookups.sizes(),
+            ]
+        }
+    }
+    try printJSON(json)
 }
-let line = String(decoding: output.fileHandleForReading.availableData, as: UTF8.self)
-guard let match = line.firstMatch(of: /lookups on [^:]*:(\d+)/) else { throw BenchmarkFailure("not ready: \(line)") }
-let port = String(match.1)
 
-func cpuSeconds() -> Double {
-    let fields = (try? String(contentsOfFile: "/proc/\(server.processIdentifier)/stat", encoding: .utf8))?.split(separator: " ") ?? []
-    return fields.count > 14 ? (Double(fields[13])! + Double(fields[14])!) / Double(sysconf(Int32(_SC_CLK_TCK))) : 0
+do { try benchmark() } catch {
+    report("lookup: \(error)")
+    exit(1)
 }
-
-func measure(_ options: [String], _ command: [String]) throws -> [String: Any] {
-    let before = cpuSeconds()
-    let usage = try run("redis-benchmark", ["-p", port, "-n", requests, "--csv"] + options + command)
-    let cpu = cpuSeconds() - before
-    // "test","rps","avg_latency_ms","min_latency_ms","p50_latency_ms","p95_latency_ms","p99_latency_ms","max_latency_ms"
-    guard let row = usage.output.split(separator: "\n").last else { throw BenchmarkFailure("redis-benchmark printed nothing") }
-    let figures = row.split(separator: "\"").filter { $0 != "," }.suffix(7).compactMap { Double($0) }
-    guard figures.count == 7 else { throw BenchmarkFailure("redis-benchmark printed \(usage.output)") }
-    return [
-        "requests_per_second": Int(figures[0]), "p50_ms": figures[3], "p99_ms": figures[5],
-        "server_cpu_microseconds_per_request": rounded(cpu / Double(requests)! * 1e6, 1),
-    ]
-}
-
-let features = ["FEATURES.GET", "checkout_offer", request]
-let hmget =
-    ["-r", "2500", "HMGET", "household_spend:__rand_int__"]
-    + ["avg_price_28d", "spend_28d", "purchases_28d", "min_price_28d", "max_price_28d", "spend_7d", "spend_1h", "spend_today"]
-try printJSON([
-    "features_get_50_connections": try measure(["-c", "50"], features),
-    "features_get_16_in_flight": try measure(["-c", "50", "-P", "16"], features),
-    "features_get_with_session_event": try measure(["-c", "50"], features + ["SESSION", "purchases", session]),
-    "hmget_8_features_50_connections": try measure(["-c", "50"], hmget),
-])

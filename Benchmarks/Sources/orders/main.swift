@@ -9,6 +9,7 @@ struct Orders: FeatureStoreApp {
         OneWindow.self
         FiveWindows.self
         TwentyWindows.self
+        CustomerFeatures.self
     }
 }
 
