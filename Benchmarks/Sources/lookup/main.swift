@@ -1,8 +1,10 @@
 // Lookups of windows that are computed when asked for, against Redis that returns stored numbers:
-// `swift run -c release lookup [--rounds N] [--requests N] [--quick] [--sections lookups,stream,checkout] [--entities10m] [--purchases FILE]`.
+// `swift run -c release lookup [--rounds N] [--requests N] [--quick] [--sections lookups,stream,checkout]
+//  [--entities10m] [--purchases FILE]`.
 //
-// Starts Debian's redis-server (in memory alone) and Weir (release builds: `orders` of this package; for checkout_offer the binary that
-// WEIR names), loads both with the same data and asks both in turn with the same redis-benchmark commands; medians of rounds.
+// Starts Debian's redis-server (in memory alone) and Weir (release builds: `orders` of this package or what ORDERS names;
+// for checkout_offer `weir` or what WEIR names), loads both with the same data and asks both in turn with the same redis-benchmark
+// commands; medians of rounds.
 //
 // lookups: `customer_spend`, ten features over 1 hour, 1, 7 and 28 days, of 100,000 customers with 30 orders each on average (skewed: the
 //   busiest has 60,000) in the 28 days up to now. HMGET against Redis's HMGET of ten precomputed numbers, FEATURES.GET against GET of one
@@ -10,7 +12,8 @@
 // stream: latencies while 50,000 events a second arrive against those while none do.
 // checkout: `checkout_offer` of the example, its purchases moved so that they end now, against the Redis reads that it replaces in one
 //   pipeline: three HMGETs, with a session an LRANGE of its five events too. By a load generator of this program.
-// --entities10m: ten million customers with three orders each; takes minutes, 8 GB of memory and 15 GB of disk.
+// --entities10m: ten million customers with three orders each; takes nine minutes, 6 GB of memory and 8 GB of disk.
+//   --sections "" leaves out the others.
 //
 // While Weir is timed 1,000 events a second arrive in it (its CPU counts them: `live_events_cpu_share` says how much); while Redis is
 // timed nothing else goes on. Before each timed run 1,000 answers are compared with brute force over the same events at the time of
