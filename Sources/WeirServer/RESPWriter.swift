@@ -231,11 +231,9 @@ package struct RESPWriter {
     }
 
     private mutating func bulk(decimal value: Int64) {
-        buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: 32) { out in
-            let digits = RESPWriter.decimalCount(value)
-            out[0] = UInt8(ascii: "$")
-            let end = RESPWriter.lineEnd(out, at: 1 + RESPWriter.decimal(Int64(digits), out, at: 1))
-            return RESPWriter.lineEnd(out, at: end + RESPWriter.decimal(value, out, at: end))
+        buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: NumberText.bytesMax) { out in
+            let next = out.baseAddress!.assumingMemoryBound(to: UInt8.self)
+            return RESPWriter.frame(next, length: NumberText.write(value, to: next + 5), start: 5, type: nil)
         }
     }
 
@@ -245,28 +243,8 @@ package struct RESPWriter {
         return position + 2
     }
 
-    /// The number of bytes that `decimal` writes.
-    private static func decimalCount(_ value: Int64) -> Int {
-        var rest = value.magnitude
-        var count = value < 0 ? 2 : 1
-        while rest >= 10 {
-            rest /= 10
-            count += 1
-        }
-        return count
-    }
-
     /// Writes a number in decimal and returns how many bytes (at most 20) that took.
     private static func decimal(_ value: Int64, _ out: UnsafeMutableRawBufferPointer, at position: Int) -> Int {
-        let count = decimalCount(value)
-        var rest = value.magnitude
-        var index = position + count
-        repeat {
-            index -= 1
-            out[index] = UInt8(ascii: "0") + UInt8(truncatingIfNeeded: rest % 10)
-            rest /= 10
-        } while rest > 0
-        if value < 0 { out[position] = UInt8(ascii: "-") }
-        return count
+        NumberText.write(value, to: out.baseAddress!.assumingMemoryBound(to: UInt8.self) + position)
     }
 }
