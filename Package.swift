@@ -92,6 +92,17 @@ let package = Package(
         .executableTarget(
             name: "LiveShop", dependencies: ["Weir", "ExampleFeatures"], path: "Tests/System/LiveShop", swiftSettings: strict),
 
+        .target(
+            name: "FuzzKit",
+            dependencies: [
+                "Weir", "WeirDefinitions", "WeirHistory", "WeirLookup", "WeirOnlineStore", "WeirPipeline", "WeirServer", "WeirTesting",
+                "ExampleFeatures", .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOEmbedded", package: "swift-nio"),
+                .product(name: "Logging", package: "swift-log"),
+            ], path: "Tests/FuzzKit", swiftSettings: strict),
+        .executableTarget(
+            name: "fuzz", dependencies: ["FuzzKit", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+            path: "Tests/Fuzz", swiftSettings: strict),
+
         tests("WeirAlgebraTests", ["WeirAlgebra", "WeirTesting"]),
         tests("WeirRecordsTests", ["WeirRecords", "WeirTesting"]),
         tests("WeirDefinitionsTests", ["Weir", "WeirDefinitions", "WeirTesting"]),
@@ -112,13 +123,7 @@ let package = Package(
         tests(
             "WeirSimulationTests",
             ["Weir", "WeirDefinitions", "WeirEngine", "WeirPipeline", "WeirRecords", "WeirSources", "WeirTesting"]),
-        tests(
-            "WeirFuzzTests",
-            [
-                "Weir", "WeirDefinitions", "WeirHistory", "WeirLookup", "WeirOnlineStore", "WeirPipeline", "WeirServer", "WeirTesting",
-                "ExampleFeatures", .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOEmbedded", package: "swift-nio"),
-                .product(name: "Logging", package: "swift-log"),
-            ]),
+        tests("WeirFuzzTests", ["FuzzKit"]),
         tests(
             "WeirPipelineTests",
             ["Weir", "WeirDefinitions", "WeirEngine", "WeirHistory", "WeirPipeline", "WeirRecords", "WeirSources", "CRdKafka"]),

@@ -64,6 +64,8 @@ public enum Limits {
     public static let openWindowRowsMax = 131_072
     /// Connections to the lookups' port.
     public static let connectionsMax = 10_000
+    /// Connections to the HTTP port.
+    public static let httpConnectionsMax = 1_000
     /// Arguments of a command, bytes of one of them, and of all.
     public static let commandArgumentsMax = 100_000
     public static let commandArgumentBytesMax = 16 << 20

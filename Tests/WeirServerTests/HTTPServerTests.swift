@@ -179,6 +179,28 @@ final class FakeHTTPBackend: HTTPBackend {
         await server.stop()
     }
 
+    @Test func furtherConnectionsWait() async throws {
+        var configuration = HTTPServer.Configuration()
+        configuration.port = 0
+        configuration.connectionCountMax = 2
+        var logger = Logger(label: "test")
+        logger.logLevel = .critical
+        let server = try await HTTPServer.start(configuration, backend: FakeHTTPBackend(), logger: logger)
+        let request = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        var clients = try (0..<2).map { _ in try TestClient(port: server.port) }
+        for client in clients {
+            client.send(request)
+            #expect(try client.readSome() > 0)
+        }
+        let third = try TestClient(port: server.port)
+        third.send(request)
+        try await Task.sleep(for: .milliseconds(200))
+        #expect(!third.hasBytes)
+        _ = clients.removeLast()
+        #expect(try third.readSome() > 0)
+        await server.stop()
+    }
+
     @Test func requestsAreCounted() async throws {
         try await withServer { port in
             _ = try await post(port, #"{"features":["spend:total"],"entities":{"household":[7]}}"#)

@@ -213,6 +213,12 @@ final class TestClient: @unchecked Sendable {
         return true
     }
 
+    /// Whether something can be read without waiting.
+    var hasBytes: Bool {
+        var poll = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+        return !buffer.isEmpty || Glibc.poll(&poll, 1, 0) == 1
+    }
+
     /// The bytes that came next; 0 at the end.
     func readSome() throws -> Int {
         if buffer.isEmpty { _ = try receive() }

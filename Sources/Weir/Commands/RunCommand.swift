@@ -131,14 +131,14 @@ final class Service: Sendable {
 
     /// Raises the limit of open files as far as the system lets us, and says how many connections that leaves room for.
     private func connectionsThatFit() -> Int {
-        // The stores, the HTTP port, Kafka.
-        let others = 512
+        // The stores, Kafka, and the HTTP port.
+        let others = 512 + Limits.httpConnectionsMax
         var limit = rlimit()
         guard getrlimit(openFiles, &limit) == 0 else { return .max }
         limit.rlim_cur = limit.rlim_max
         _ = setrlimit(openFiles, &limit)
         guard getrlimit(openFiles, &limit) == 0, limit.rlim_cur < rlim_t(Int.max) else { return .max }
-        return max(16, Int(limit.rlim_cur) - others)
+        return max(Int(limit.rlim_cur) / 2, Int(limit.rlim_cur) - others)
     }
 
     /// Runs asynchronous work from the main thread, which has nothing else to do.

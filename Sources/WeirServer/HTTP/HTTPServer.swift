@@ -21,6 +21,8 @@ package final class HTTPServer: Sendable {
         package var port = 6_480
         /// A connection that sends nothing for so long is closed.
         package var idleTime = Duration.seconds(600)
+        /// Further connections wait until one closes.
+        package var connectionCountMax = Limits.httpConnectionsMax
         package var authenticator = Authenticator()
         /// nil: clients speak plain HTTP.
         package var tls: TLSCertificates?
@@ -59,7 +61,8 @@ package final class HTTPServer: Sendable {
                     connections: connections)
             },
             configuration: ApplicationConfiguration(
-                address: .hostname(configuration.host, port: configuration.port), serverName: "weir"),
+                address: .hostname(configuration.host, port: configuration.port), serverName: "weir",
+                availableConnectionsDelegate: MaximumAvailableConnections(configuration.connectionCountMax)),
             onServerRunning: { channel in started.resolve(.success(channel)) },
             logger: logger)
         let running = Task {

@@ -10,7 +10,7 @@ import WeirPipeline
 import WeirServer
 
 /// A bug that a fuzzer must find, or it proves nothing.
-enum PlantedBug: String, CaseIterable, Sendable {
+package enum PlantedBug: String, CaseIterable, Sendable {
     /// Text from a client stands in a reply as it came.
     case injection
     /// A command that is never answered.
@@ -22,13 +22,13 @@ enum PlantedBug: String, CaseIterable, Sendable {
 }
 
 /// The example's store in a temporary directory, filled from the example's data.
-final class FuzzStore: Sendable {
+package final class FuzzStore: Sendable {
     let events: [[UInt8]]
     let features: [String]
     private let directory: String
     private let writer: StoreWriter
 
-    init() throws {
+    package init() throws {
         directory = FileManager.default.temporaryDirectory.appendingPathComponent("weir-fuzz-\(UUID().uuidString)").path
         let catalog = try CatalogPlan(FuzzStore.catalog())
         let data = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent("../../features/data/purchases.csv")

@@ -18,25 +18,30 @@ struct Traffic {
     }
 
     private static let commands: [[Slot]] = [
-        [.word("HMGET"), .key, .feature], [.word("HMGET"), .key, .feature, .feature, .feature], [.word("HMGET"), .key, .feature, .feature],
-        [.word("HGETALL"), .key], [.word("HGET"), .key, .feature], [.word("EXISTS"), .key, .key],
+        [.word("HMGET"), .key, .feature], [.word("HMGET"), .key, .feature, .feature, .feature], [.word("HGET"), .key, .feature],
+        [.word("EXISTS"), .key, .key], [.word("FEATURES.DESCRIBE"), .text], [.word("FEATURES.GET"), .text, .request],
+        [.word("FEATURES.EXPLAIN"), .text, .request], [.word("EVENTS.ADD"), .text, .text], [.word("EVENTS.ADD"), .stream, .text],
+        [.word("SESSION.GET"), .text], [.word("SESSION.DROP"), .text], [.word("SESSION.ADD"), .text, .stream, .text],
+        [.word("PING")], [.word("PING"), .text], [.word("ECHO"), .text], [.word("HELLO"), .number], [.word("AUTH"), .text],
+        [.word("SELECT"), .number], [.word("RESET")], [.word("CLIENT"), .word("SETNAME"), .text], [.word("CLIENT"), .word("GETNAME")],
+        [.word("CLIENT"), .word("ID")], [.word("CLIENT"), .word("SETINFO"), .word("LIB-NAME"), .text],
+        [.word("CLIENT"), .word("KILL"), .word("ID"), .number], [.word("CLIENT"), .text], [.word("COMMAND"), .word("COUNT")],
+        [.word("COMMAND"), .word("INFO"), .text], [.word("ACL"), .word("WHOAMI")], [.word("CONFIG"), .word("GET"), .text],
+        [.text], [.text, .text], [.text, .number, .text],
+    ]
+    /// One of eight: what evaluates or decodes much.
+    private static let costly: [[Slot]] = [
+        [.word("HGETALL"), .key], [.word("HMGET"), .key, .feature, .feature, .feature, .feature, .feature],
         [.word("FEATURES.GET"), .service, .request], [.word("FEATURES.GET"), .service, .request, .word("META")],
         [.word("FEATURES.GET"), .service, .request, .request, .word("AT"), .time],
         [.word("FEATURES.GET"), .service, .request, .word("SESSION"), .stream, .session],
         [.word("FEATURES.GET"), .service, .request, .word("SESSIONID"), .text],
-        [.word("FEATURES.LIST")], [.word("FEATURES.DESCRIBE"), .service], [.word("FEATURES.DESCRIBE"), .feature],
-        [.word("FEATURES.DESCRIBE"), .text],
         [.word("FEATURES.EXPLAIN"), .service, .request], [.word("FEATURES.EXPLAIN"), .key, .feature, .word("JSON")],
+        [.word("FEATURES.DESCRIBE"), .service], [.word("FEATURES.DESCRIBE"), .feature], [.word("FEATURES.LIST")],
         [.word("EVENTS.ADD"), .stream, .event], [.word("EVENTS.ADD"), .stream, .event, .event, .event],
-        [.word("SESSION.ADD"), .text, .stream, .event], [.word("SESSION.GET"), .text], [.word("SESSION.DROP"), .text],
-        [.word("PING")], [.word("PING"), .text], [.word("ECHO"), .text], [.word("HELLO"), .number], [.word("HELLO"), .word("3")],
-        [.word("HELLO"), .word("2"), .word("AUTH"), .word("default"), .text, .word("SETNAME"), .text], [.word("AUTH"), .text],
-        [.word("SELECT"), .number], [.word("RESET")], [.word("CLIENT"), .word("SETNAME"), .text], [.word("CLIENT"), .word("GETNAME")],
-        [.word("CLIENT"), .word("ID")], [.word("CLIENT"), .word("INFO")], [.word("CLIENT"), .word("LIST"), .word("ID"), .number],
-        [.word("CLIENT"), .word("SETINFO"), .word("LIB-NAME"), .text], [.word("CLIENT"), .word("KILL"), .word("ID"), .number],
-        [.word("CLIENT"), .text], [.word("COMMAND"), .word("COUNT")], [.word("COMMAND"), .word("INFO"), .text],
-        [.word("COMMAND"), .word("DOCS"), .word("HMGET")], [.word("ACL"), .word("WHOAMI")], [.word("CONFIG"), .word("GET"), .text],
-        [.text], [.text, .text], [.text, .number, .text],
+        [.word("SESSION.ADD"), .text, .stream, .event], [.word("COMMAND"), .word("DOCS"), .word("HMGET")],
+        [.word("HELLO"), .word("3")], [.word("HELLO"), .word("2"), .word("AUTH"), .word("default"), .text, .word("SETNAME"), .text],
+        [.word("CLIENT"), .word("INFO")], [.word("CLIENT"), .word("LIST"), .word("ID"), .number],
     ]
     /// Long answers, now and then.
     private static let rare: [[Slot]] = [
@@ -143,7 +148,8 @@ struct Traffic {
     }
 
     private mutating func command() -> [Slot] {
-        generator.isOne(in: 2_000) ? generator.pick(Traffic.rare) : generator.pick(Traffic.commands)
+        if generator.isOne(in: 4_000) { return generator.pick(Traffic.rare) }
+        return generator.isOne(in: 8) ? generator.pick(Traffic.costly) : generator.pick(Traffic.commands)
     }
 
     private mutating func frame(_ bytes: inout [UInt8]) {

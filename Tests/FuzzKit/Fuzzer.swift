@@ -7,12 +7,14 @@ import WeirLookup
 import WeirServer
 import WeirTesting
 
-struct FuzzFailure: Error, CustomStringConvertible {
-    let description: String
+package struct FuzzFailure: Error, CustomStringConvertible {
+    package let description: String
+
+    package init(description: String) { self.description = description }
 }
 
 /// What inputs go to: bytes that came over a network, and what must hold of the answer.
-protocol FuzzTarget {
+package protocol FuzzTarget {
     /// Runs one case, which its number alone determines; how many inputs that were.
     mutating func run(_ number: UInt64) throws -> Int
 }
@@ -21,8 +23,8 @@ protocol FuzzTarget {
 ///
 /// A case is a connection. Its inputs come in fragments of any size; every command must be answered by exactly one reply, all replies
 /// must be RESP, and how the bytes were cut must not show.
-struct RESPTarget: FuzzTarget {
-    private static let inputsMax = 64
+package struct RESPTarget: FuzzTarget {
+    private static let inputsMax = 256
 
     let seed: UInt64
     private let store: FuzzStore
@@ -47,7 +49,7 @@ struct RESPTarget: FuzzTarget {
             backend: FuzzBackend(lookups, executors: 1, bug: bug), configuration: configuration, eventLoops: [eventLoop], logger: logger)
     }
 
-    mutating func run(_ number: UInt64) throws -> Int {
+    package mutating func run(_ number: UInt64) throws -> Int {
         // Sessions are the server's: a case begins without those of the one before, so that it can be repeated alone.
         for id in ["a", "b", "session-1", "é\u{301}", "x\r\n+OK"] { _ = lookups.sessions.drop(id) }
         var generator = SeededGenerator(seed: SeededGenerator(seed: seed &+ number).next(after: number))
@@ -81,20 +83,21 @@ struct RESPTarget: FuzzTarget {
         let before = server.commandsProcessed.load(ordering: .relaxed)
         let channel = EmbeddedChannel(handler: RESPConnectionHandler(server: server, loop: server.loops[0]), loop: eventLoop)
         try channel.connect(to: SocketAddress(ipAddress: "127.0.0.1", port: 1)).wait()
-        let style = generator.below(4)
+        let style = generator.below(8)
         var sent = 0
         var input = 0
         while sent < bytes.count, channel.isActive {
             var end =
                 switch style {
-                case 0: bytes.count
-                case 1: ends[input]
-                case 2: sent + 1 + generator.below(4)
-                default: sent + 1 + generator.below(200)
+                case 0...2: bytes.count
+                case 3: ends[input]
+                // Some tiny pieces, then larger ones: each read costs more than an input.
+                case 4 where sent < 100: sent + 1 + generator.below(4)
+                default: sent + 1 + generator.below(1_000)
                 }
             end = min(end, bytes.count)
             while input < ends.count - 1, ends[input] <= end { input += 1 }
-            let isLost = bug == .lostByte && end - sent == 16
+            let isLost = bug == .lostByte && (end - sent) % 16 == 0
             channel.pipeline.fireChannelRead(ByteBuffer(bytes: bytes[sent..<(isLost ? end - 1 : end)]))
             channel.pipeline.fireChannelReadComplete()
             sent = end
@@ -172,7 +175,7 @@ struct RESPTarget: FuzzTarget {
 }
 
 /// Bodies of `POST /get-online-features`: parsed, answered from the store, written as JSON.
-struct HTTPBodyTarget: FuzzTarget {
+package struct HTTPBodyTarget: FuzzTarget {
     let seed: UInt64
     private let store: FuzzStore
     private let reader: OnlineFeatureReader
@@ -184,7 +187,7 @@ struct HTTPBodyTarget: FuzzTarget {
         reader = OnlineFeatureReader(lookups: try store.makeLookups())
     }
 
-    mutating func run(_ number: UInt64) throws -> Int {
+    package mutating func run(_ number: UInt64) throws -> Int {
         var generator = SeededGenerator(seed: SeededGenerator(seed: seed &+ number).next(after: number))
         var traffic = Traffic(
             seed: generator.next(), features: store.features, services: ["checkout_offer"], streams: ["purchases"], events: store.events)
