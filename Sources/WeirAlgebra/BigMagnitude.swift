@@ -138,7 +138,7 @@ struct BigMagnitude {
 /// The sample's variance from exact sums: `(n Σx² − (Σx)²) / (n (n − 1))`, rounded once. nil beyond Double's range.
 ///
 /// - Precondition: `count >= 2`.
-func exactVariance(count: UInt64, sum: ExactSum, squares: ExactSum) -> Double? {
+package func exactVariance(count: UInt64, sum: ExactSum, squares: ExactSum) -> Double? {
     let n = BigMagnitude(count)
     let (linear, linearExponent, _) = sum.exact
     let (square, squareExponent, _) = squares.exact

@@ -116,3 +116,14 @@ public struct ByteReader {
         return text
     }
 }
+
+/// −1, 0 or 1: bytewise, a prefix before the longer one.
+@inlinable package func compareBytes(_ a: UnsafeRawBufferPointer, _ b: UnsafeRawBufferPointer) -> Int {
+    let shared = min(a.count, b.count)
+    var index = 0
+    while index < shared {
+        if a[index] != b[index] { return a[index] < b[index] ? -1 : 1 }
+        index += 1
+    }
+    return a.count == b.count ? 0 : (a.count < b.count ? -1 : 1)
+}

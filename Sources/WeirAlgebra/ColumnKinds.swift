@@ -63,7 +63,7 @@ extension FeatureColumn {
 /// A column of numbers.
 public protocol SummableColumn: ColumnValue {
     func add(to sum: inout ExactSum)
-    func addSquare(to sum: inout ExactSum)
+    func addSquare(to sum: inout SquareSum)
     /// The sum as a feature of this column's type.
     associatedtype SumValue: FeatureElement
     static func value(of sum: ExactSum) -> AggregateResult<SumValue>
@@ -71,7 +71,7 @@ public protocol SummableColumn: ColumnValue {
 
 extension Double: SummableColumn {
     @inlinable public func add(to sum: inout ExactSum) { sum.add(self) }
-    @inlinable public func addSquare(to sum: inout ExactSum) { sum.addSquare(self) }
+    @inlinable public func addSquare(to sum: inout SquareSum) { sum.add(squareOf: self) }
     public static func value(of sum: ExactSum) -> AggregateResult<Double> {
         sum.roundedDouble().map { .value($0) } ?? .overflow
     }
@@ -79,7 +79,7 @@ extension Double: SummableColumn {
 
 extension Int64: SummableColumn {
     @inlinable public func add(to sum: inout ExactSum) { sum.add(self) }
-    @inlinable public func addSquare(to sum: inout ExactSum) { sum.addSquare(self) }
+    @inlinable public func addSquare(to sum: inout SquareSum) { sum.add(squareOf: self) }
     public static func value(of sum: ExactSum) -> AggregateResult<Int> {
         sum.int64.map { .value(Int($0)) } ?? .overflow
     }
@@ -122,8 +122,33 @@ extension Int64: SketchableColumn { public var sketchValue: Double { Double(self
 public protocol CountableColumn: FeatureColumn {
     /// How a value is written as a key of a histogram.
     static func label(_ element: Element) -> String
+    /// Hands over what `encodeElement` writes; it must not outlive the call.
+    func withEncodedElement(_ body: (UnsafeRawBufferPointer) -> Void)
+}
+
+extension CountableColumn {
+    @inlinable public func withEncodedElement(_ body: (UnsafeRawBufferPointer) -> Void) {
+        var writer = ByteWriter()
+        encodeElement(into: &writer)
+        writer.bytes.withUnsafeBytes(body)
+    }
 }
 
 extension Int64: CountableColumn { public static func label(_ element: Int) -> String { String(element) } }
 extension Bool: CountableColumn { public static func label(_ element: Bool) -> String { element ? "true" : "false" } }
-extension Text: CountableColumn { public static func label(_ element: String) -> String { element } }
+extension Text: CountableColumn {
+    public static func label(_ element: String) -> String { element }
+    /// Without an allocation where the text is short.
+    @inlinable public func withEncodedElement(_ body: (UnsafeRawBufferPointer) -> Void) {
+        guard raw.count < 0x80 else {
+            var writer = ByteWriter()
+            encodeElement(into: &writer)
+            return writer.bytes.withUnsafeBytes(body)
+        }
+        withUnsafeTemporaryAllocation(byteCount: 0x80, alignment: 1) { bytes in
+            bytes[0] = UInt8(raw.count)
+            UnsafeMutableRawBufferPointer(rebasing: bytes[1...]).copyMemory(from: raw)
+            body(UnsafeRawBufferPointer(rebasing: bytes[...raw.count]))
+        }
+    }
+}

@@ -16,9 +16,9 @@ public struct DistinctAccumulation<Input: HashableColumn>: Accumulation {
     static var boundMax: Int { 100_000 }
 
     public var signature: String { "distinct(\(bound))" }
-    public var empty: Partial { .hashes([]) }
+    @inlinable public var empty: Partial { .hashes([]) }
 
-    public func add(_ input: Input, at position: EventPosition, to partial: inout Partial) {
+    @inlinable public func add(_ input: Input, at position: EventPosition, to partial: inout Partial) {
         let hash = input.stableHash
         switch partial {
         case .sketch(var sketch):
@@ -33,7 +33,7 @@ public struct DistinctAccumulation<Input: HashableColumn>: Accumulation {
         }
     }
 
-    private func lowerBound(_ hashes: [UInt64], _ hash: UInt64) -> Int {
+    @inlinable func lowerBound(_ hashes: [UInt64], _ hash: UInt64) -> Int {
         var low = 0
         var high = hashes.count
         while low < high {
@@ -43,7 +43,7 @@ public struct DistinctAccumulation<Input: HashableColumn>: Accumulation {
         return low
     }
 
-    private func bounded(_ hashes: [UInt64]) -> Partial {
+    @usableFromInline func bounded(_ hashes: [UInt64]) -> Partial {
         if hashes.count <= bound { return .hashes(hashes) }
         var sketch = HyperLogLog()
         for hash in hashes { sketch.insert(hash) }
@@ -110,7 +110,7 @@ public struct HyperLogLog: Sendable, Hashable {
 
     init() {}
 
-    mutating func insert(_ hash: UInt64) {
+    @usableFromInline mutating func insert(_ hash: UInt64) {
         let index = Int(hash >> UInt64(64 - Self.precision))
         let rest = (hash << UInt64(Self.precision)) | (1 << UInt64(Self.precision - 1))
         let rank = UInt8(rest.leadingZeroBitCount + 1)

@@ -99,6 +99,32 @@ public struct ExactSum: Hashable, Sendable {
         add(significand: magnitude * magnitude, exponent: 0, isNegative: false)
     }
 
+    /// Adds a number times a power of two.
+    mutating func add(multiple: UInt128, ofPowerOfTwo exponent: Int) {
+        if multiple != 0 { add(significand: multiple, exponent: exponent, isNegative: false) }
+    }
+
+    /// Nothing is in the chunks or in the near half.
+    var isEmptyForm: Bool { near == 0 && chunks.isEmpty }
+
+    /// The magnitude in units of 2^-72, where the sum has this form.
+    var nearMagnitude: UInt128? { chunks.isEmpty ? near.magnitude : nil }
+
+    /// The magnitude in units of 2^exponent, which is a multiple of 32; nil where the sum is negative, no multiple of them, or too large.
+    func magnitude(inUnitsOfPowerOfTwo exponent: Int) -> Wide? {
+        let sum = canonical
+        guard let last = sum.chunks.last else { return Wide() }
+        let first = sum.base - exponent / 32
+        guard last >= 0, first >= 0, first + sum.chunks.count <= 8 else { return nil }
+        var result = Wide()
+        for (index, chunk) in sum.chunks.enumerated() {
+            let part = Wide(UInt128(chunk), shiftedLeft: 32 * (first + index))
+            result.high |= part.high
+            result.low |= part.low
+        }
+        return result
+    }
+
     private mutating func add(significand: UInt128, exponent: Int, isNegative: Bool) {
         let chunk = exponent >> 5
         let shift = exponent & 31

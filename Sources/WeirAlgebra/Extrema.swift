@@ -79,7 +79,7 @@ public struct EdgeAccumulation<Input: FeatureColumn>: Accumulation {
     /// At most `n` entries; the one that is nearest to the edge first.
     public var empty: [Entry] { [] }
 
-    @usableFromInline func precedes(_ a: Entry, _ b: Entry) -> Bool {
+    @inlinable func precedes(_ a: Entry, _ b: Entry) -> Bool {
         if a.time != b.time { return side == .first ? a.time < b.time : b.time < a.time }
         if a.id != b.id {
             return side == .first ? a.id.lexicographicallyPrecedes(b.id) : b.id.lexicographicallyPrecedes(a.id)
@@ -94,7 +94,7 @@ public struct EdgeAccumulation<Input: FeatureColumn>: Accumulation {
         insert(Entry(time: position.time, id: position.idBytes, element: input.element), into: &partial)
     }
 
-    @usableFromInline func insert(_ entry: Entry, into partial: inout [Entry]) {
+    @inlinable func insert(_ entry: Entry, into partial: inout [Entry]) {
         var index = partial.count
         while index > 0, precedes(entry, partial[index - 1]) { index -= 1 }
         guard index < n else { return }
@@ -156,7 +156,7 @@ public struct FirstN<Input: FeatureColumn>: Aggregation {
     public init(_ n: Int) { accumulator = EdgeAccumulation(.first, n) }
     public var signature: String { "first(\(accumulator.n))" }
     public func value(of partial: [EdgeAccumulation<Input>.Entry], at time: EventTime) -> AggregateResult<[Input.Element]> {
-        .value(partial.map(\.element))
+        .value(partial.map { $0.element })
     }
 }
 
@@ -166,6 +166,6 @@ public struct LastN<Input: FeatureColumn>: Aggregation {
     public init(_ n: Int) { accumulator = EdgeAccumulation(.last, n) }
     public var signature: String { "last(\(accumulator.n))" }
     public func value(of partial: [EdgeAccumulation<Input>.Entry], at time: EventTime) -> AggregateResult<[Input.Element]> {
-        .value(partial.map(\.element))
+        .value(partial.map { $0.element })
     }
 }

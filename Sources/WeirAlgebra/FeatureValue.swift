@@ -111,7 +111,7 @@ extension String: FeatureElement {
 
 extension Array: FeatureRepresentable where Element: FeatureElement {
     public static var featureType: FeatureType { Element.listType }
-    public var featureValue: FeatureValue { .list(map(\.featureValue)) }
+    public var featureValue: FeatureValue { .list(map { $0.featureValue }) }
     public init?(featureValue: FeatureValue) {
         guard case .list(let values) = featureValue else { return nil }
         self = []

@@ -54,9 +54,9 @@ public struct PowerSumAccumulation<Input: SummableColumn>: Accumulation {
     public struct Partial: Sendable, Hashable {
         public var count: UInt64 = 0
         public var sum = ExactSum()
-        public var squares = ExactSum()
+        public var squares = SquareSum()
 
-        @inlinable public init(count: UInt64 = 0, sum: ExactSum = ExactSum(), squares: ExactSum = ExactSum()) {
+        @inlinable public init(count: UInt64 = 0, sum: ExactSum = ExactSum(), squares: SquareSum = SquareSum()) {
             self.count = count
             self.sum = sum
             self.squares = squares
@@ -84,13 +84,13 @@ public struct PowerSumAccumulation<Input: SummableColumn>: Accumulation {
     public func decode(_ reader: inout ByteReader) throws(FormatError) -> Partial {
         let count = try CountAccumulation<Input>().decode(&reader)
         let sum = try ExactSum(decoding: &reader)
-        return Partial(count: count, sum: sum, squares: try ExactSum(decoding: &reader))
+        return Partial(count: count, sum: sum, squares: try SquareSum(decoding: &reader))
     }
 
     /// nil below two values.
     func variance(_ partial: Partial) -> AggregateResult<Double> {
         guard partial.count >= 2 else { return .null }
-        return exactVariance(count: partial.count, sum: partial.sum, squares: partial.squares).map { .value($0) } ?? .overflow
+        return partial.squares.variance(count: partial.count, sum: partial.sum).map { .value($0) } ?? .overflow
     }
 }
 

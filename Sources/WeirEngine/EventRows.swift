@@ -39,17 +39,6 @@ extension RowAccess {
     }
 }
 
-/// −1, 0 or 1: bytewise, a prefix before the longer one.
-package func compareBytes(_ a: UnsafeRawBufferPointer, _ b: UnsafeRawBufferPointer) -> Int {
-    let shared = min(a.count, b.count)
-    var index = 0
-    while index < shared {
-        if a[index] != b[index] { return a[index] < b[index] ? -1 : 1 }
-        index += 1
-    }
-    return a.count == b.count ? 0 : (a.count < b.count ? -1 : 1)
-}
-
 /// Rows of one entity and view, held in columns: what an aggregation needs of each event, and its identity.
 package struct EventRows: RowAccess, Sendable {
     package var times: [Int64] = []

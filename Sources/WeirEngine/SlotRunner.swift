@@ -197,6 +197,7 @@ private func finalizer(_ aggregation: any Aggregation) -> Finalizer {
     case let known as Maximum<Double>: open(known)
     case let known as StandardDeviation<Double>: open(known)
     case let known as Last<Text>: open(known)
+    case let known as LastN<Text>: open(known)
     case let known as DistinctCount<Int64>: open(known)
     case let known as DistinctCount<Text>: open(known)
     case let known as Quantile<Double>: open(known)

@@ -72,7 +72,7 @@ package final class KafkaIngest: @unchecked Sendable {
 
     /// - Parameter failed: is called on the thread when reading cannot go on.
     package func start(failed: @escaping @Sendable (any Error) -> Void) {
-        let thread = Thread {
+        IngestThread.start("weir kafka") {
             do { try self.run() } catch { failed(error) }
             self.reader.consumer.close()
             self.condition.lock()
@@ -80,9 +80,6 @@ package final class KafkaIngest: @unchecked Sendable {
             self.condition.broadcast()
             self.condition.unlock()
         }
-        thread.name = "weir kafka"
-        thread.stackSize = 8 << 20
-        thread.start()
     }
 
     package func stop() {

@@ -49,7 +49,7 @@ package final class KafkaOutputs: Sendable {
     }
 
     package func start() {
-        let thread = Thread {
+        IngestThread.start("weir outputs") {
             while !self.isStopping.load(ordering: .relaxed) {
                 do { try self.run() } catch {
                     // A new producer goes on behind the last record that the topics have.
@@ -59,9 +59,6 @@ package final class KafkaOutputs: Sendable {
             }
             self.done.signal()
         }
-        thread.name = "weir outputs"
-        thread.stackSize = 8 << 20
-        thread.start()
     }
 
     /// Publishes what there is, then ends the thread.

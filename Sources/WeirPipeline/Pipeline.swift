@@ -75,16 +75,13 @@ package final class Pipeline: @unchecked Sendable {
     }
 
     private func thread(_ name: String, _ body: @escaping @Sendable () throws -> Void) {
-        let thread = Thread {
+        IngestThread.start(name) {
             do { try body() } catch { self.fail(error) }
             self.progress.lock()
             self.running -= 1
             self.progress.broadcast()
             self.progress.unlock()
         }
-        thread.name = name
-        thread.stackSize = 8 << 20
-        thread.start()
     }
 
     private func fail(_ error: any Error) {

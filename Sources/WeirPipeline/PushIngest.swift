@@ -41,16 +41,13 @@ package final class PushIngest: @unchecked Sendable {
 
     /// - Parameter failed: is called on the thread when reading cannot go on.
     package func start(failed: @escaping @Sendable (any Error) -> Void) {
-        let thread = Thread {
+        IngestThread.start("weir push") {
             do { try self.run() } catch { failed(error) }
             self.condition.lock()
             self.isDone = true
             self.condition.broadcast()
             self.condition.unlock()
         }
-        thread.name = "weir push"
-        thread.stackSize = 8 << 20
-        thread.start()
     }
 
     /// Waits until what the log holds is handed over; the log must have been stopped.

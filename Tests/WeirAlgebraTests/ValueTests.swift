@@ -55,6 +55,43 @@ import WeirTesting
         #expect(value(Sum<Int64>(), [.min, -1]) == .overflow)
     }
 
+    /// The way in 256 bits and the one in numbers of any size round alike, and stored squares are as good as added ones.
+    @Test func bothWaysToAVarianceAgree() throws {
+        var random = SeededGenerator("bothWaysToAVarianceAgree")
+        let seed = random.seed
+        var near = 0
+        for round in 0..<3_000 {
+            let values = (0..<Int.random(in: 2...60, using: &random)).map { _ -> Double in
+                switch round % 6 {
+                case 0: (Double.random(in: 0...200, using: &random) * 100).rounded() / 100
+                case 1: Double.random(in: -1e9...1e9, using: &random)
+                case 2: 1e6 + Double.random(in: 0...1e-6, using: &random)
+                case 3: Double(Int.random(in: -3...3, using: &random)) * 0.25
+                case 4: Double(sign: .minus, exponent: Int.random(in: -90...60, using: &random), significand: 1.1)
+                default: Double.random(in: 0.9...1, using: &random) * (Bool.random(using: &random) ? 1e12 : 1e-9)
+                }
+            }
+            let accumulation = PowerSumAccumulation<Double>()
+            var partial = accumulation.empty
+            let position = EventPosition(time: EventTime(microseconds: 0), id: UnsafeRawBufferPointer(start: nil, count: 0))
+            for value in values { accumulation.add(value, at: position, to: &partial) }
+            let exact = exactVariance(count: partial.count, sum: partial.sum, squares: partial.squares.sum)
+            var writer = ByteWriter()
+            accumulation.encode(partial, into: &writer)
+            let stored = try writer.bytes.withUnsafeBytes { bytes in
+                var reader = ByteReader(bytes)
+                return try accumulation.decode(&reader)
+            }
+            #expect(stored == partial, "seed \(seed), round \(round)")
+            for squares in [partial.squares, stored.squares] {
+                guard let variance = squares.nearVariance(count: partial.count, sum: partial.sum) else { continue }
+                near += 1
+                #expect(variance.bitPattern == exact?.bitPattern, "seed \(seed), round \(round), \(values)")
+            }
+        }
+        #expect(near > 3_000)
+    }
+
     @Test func varianceDoesNotCancel() {
         #expect(value(Variance<Double>(), [1e300, 1e300, 1e300]) == .value(0))
         #expect(value(Variance<Double>(), [0.1, 0.1, 0.1]) == .value(0))
