@@ -61,16 +61,21 @@ import WeirTesting
         let seed = random.seed
         var near = 0
         for round in 0..<3_000 {
-            let values = (0..<Int.random(in: 2...60, using: &random)).map { _ -> Double in
-                switch round % 6 {
-                case 0: (Double.random(in: 0...200, using: &random) * 100).rounded() / 100
-                case 1: Double.random(in: -1e9...1e9, using: &random)
-                case 2: 1e6 + Double.random(in: 0...1e-6, using: &random)
-                case 3: Double(Int.random(in: -3...3, using: &random)) * 0.25
-                case 4: Double(sign: .minus, exponent: Int.random(in: -90...60, using: &random), significand: 1.1)
-                default: Double.random(in: 0.9...1, using: &random) * (Bool.random(using: &random) ? 1e12 : 1e-9)
+            // Half of the square of an odd number of 27 bits lies in the middle between two doubles.
+            let tie = [0, Double(Int.random(in: 47_500_000..<67_000_000, using: &random) * 2 + 1)]
+            let values =
+                round % 7 == 6
+                ? tie
+                : (0..<Int.random(in: 2...60, using: &random)).map { _ -> Double in
+                    switch round % 7 {
+                    case 0: (Double.random(in: 0...200, using: &random) * 100).rounded() / 100
+                    case 1: Double.random(in: -1e9...1e9, using: &random)
+                    case 2: 1e6 + Double.random(in: 0...1e-6, using: &random)
+                    case 3: Double(Int.random(in: -3...3, using: &random)) * 0.25
+                    case 4: Double(sign: .minus, exponent: Int.random(in: -90...60, using: &random), significand: 1.1)
+                    default: Double.random(in: 0.9...1, using: &random) * (Bool.random(using: &random) ? 1e12 : 1e-9)
+                    }
                 }
-            }
             let accumulation = PowerSumAccumulation<Double>()
             var partial = accumulation.empty
             let position = EventPosition(time: EventTime(microseconds: 0), id: UnsafeRawBufferPointer(start: nil, count: 0))
