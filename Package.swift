@@ -123,6 +123,7 @@ let package = Package(
         tests(
             "WeirSimulationTests",
             ["Weir", "WeirDefinitions", "WeirEngine", "WeirPipeline", "WeirRecords", "WeirSources", "WeirTesting"]),
+        tests("WeirLookupTests", ["WeirLookup"]),
         tests("WeirFuzzTests", ["FuzzKit"]),
         tests(
             "WeirPipelineTests",

@@ -148,62 +148,15 @@ struct SegmentCutter: Sendable {
         return segment
     }
 
-    private struct SortKey {
-        /// The first eight bytes of the key as a number, in the order of bytes.
-        let prefix: UInt64
-        let time: Int64
-        let row: Int32
-        let length: Int32
-    }
-
-    /// Rows of one short key that come in the order of time.
-    private func isOrdered(_ rows: ArraySlice<SortKey>) -> Bool {
-        for index in rows.indices.dropFirst() {
-            let (a, b) = (rows[index - 1], rows[index])
-            if b.length > 8 || a.length != b.length || a.time > b.time { return false }
-        }
-        return true
-    }
-
     private func addGroups(_ keys: ColumnBuffer, _ rows: [Int], order: Int, to segment: inout Segment) {
-        var sorted: [SortKey] = []
-        sorted.reserveCapacity(rows.count)
-        keys.textBytes.withUnsafeBytes { bytes in
-            for row in rows {
-                let range = keys.textRange(row)
-                let prefix = firstBytes(UnsafeRawBufferPointer(rebasing: bytes[range]))
-                sorted.append(SortKey(prefix: prefix, time: times[row], row: Int32(row), length: Int32(range.count)))
-            }
-            // By first bytes; then the rows that have those in common, which are in the order of their numbers.
-            var scratch = sorted
-            for byte in 0..<8 { radixPass(&sorted, &scratch) { UInt8(truncatingIfNeeded: $0.prefix >> UInt64(8 * byte)) } }
-            var start = 0
-            while start < sorted.count {
-                var end = start + 1
-                while end < sorted.count, sorted[end].prefix == sorted[start].prefix { end += 1 }
-                if end - start > 1, !isOrdered(sorted[start..<end]) {
-                    sorted[start..<end].sort { a, b in
-                        if a.length > 8 || b.length > 8 {
-                            let order = compareBytes(
-                                UnsafeRawBufferPointer(rebasing: bytes[keys.textRange(Int(a.row))]),
-                                UnsafeRawBufferPointer(rebasing: bytes[keys.textRange(Int(b.row))]))
-                            if order != 0 { return order < 0 }
-                        } else if a.length != b.length {
-                            return a.length < b.length
-                        }
-                        return a.time != b.time ? a.time < b.time : a.row < b.row
-                    }
-                }
-                start = end
-            }
-        }
+        let sorted = KeyOrder.rows(rows, keys: keys, times: times)
         func key(_ row: Int) -> [UInt8] { Array(keys.textBytes[keys.textRange(row)]) }
         var group = EventRows(columns: layout.columns)
         var writer = NodeWriter()
         var start = 0
         while start < sorted.count {
             let end = min(start + RowGroupLayout.rows, sorted.count)
-            let picked = sorted[start..<end].map { Int($0.row) }
+            let picked = Array(sorted[start..<end])
             group.removeAll()
             group.fill(times: picked.map { times[$0] })
             for (column, source) in ([sequences, ingestTimes, keyHashes, keys] + fields).enumerated() {

@@ -25,8 +25,31 @@ package final class SessionStore: Sendable {
         var expiresAt: ContinuousClock.Instant
     }
 
+    /// The sessions, and when each push's time to live ends, in the order of pushes, which is that of the ends.
+    private struct State {
+        var sessions: [String: Session] = [:]
+        private var ends: [(id: String, at: ContinuousClock.Instant)] = []
+        private var firstEnd = 0
+
+        mutating func remember(_ id: String, until end: ContinuousClock.Instant) { ends.append((id, end)) }
+
+        /// Forgets what has expired. Each push is looked at once.
+        mutating func expire(_ now: ContinuousClock.Instant) {
+            while firstEnd < ends.count, ends[firstEnd].at <= now {
+                let id = ends[firstEnd].id
+                // A later push may have given it more time.
+                if let session = sessions[id], session.expiresAt <= now { sessions[id] = nil }
+                firstEnd += 1
+            }
+            if firstEnd > 64, firstEnd * 2 > ends.count {
+                ends.removeFirst(firstEnd)
+                firstEnd = 0
+            }
+        }
+    }
+
     private let timeToLive: Duration
-    private let sessions = Mutex<[String: Session]>([:])
+    private let state = Mutex(State())
 
     package init(timeToLive: Duration) {
         self.timeToLive = timeToLive
@@ -35,15 +58,12 @@ package final class SessionStore: Sendable {
     /// Adds decoded events; returns how many the session holds.
     package func add(_ id: String, _ entries: [Entry]) throws(LookupError) -> Int {
         let now = ContinuousClock.now
-        let result: Result<Int, LookupError> = sessions.withLock { sessions in
-            if sessions[id].map({ $0.expiresAt <= now }) ?? false { sessions[id] = nil }
-            if sessions[id] == nil, sessions.count >= Limits.sessionsMax {
-                sessions = sessions.filter { $0.value.expiresAt > now }
-                if sessions.count >= Limits.sessionsMax {
-                    return .failure(LookupError("the server holds \(Limits.sessionsMax) sessions already; drop some with SESSION.DROP"))
-                }
+        let result: Result<Int, LookupError> = state.withLock { state in
+            state.expire(now)
+            if state.sessions[id] == nil, state.sessions.count >= Limits.sessionsMax {
+                return .failure(LookupError("the server holds \(Limits.sessionsMax) sessions already; drop some with SESSION.DROP"))
             }
-            var session = sessions[id] ?? Session(expiresAt: now)
+            var session = state.sessions[id] ?? Session(expiresAt: now)
             let added = entries.reduce(0) { $0 + $1.batch.count }
             guard session.eventCount + added <= Limits.sessionEventsMax else {
                 return .failure(LookupError("a session holds at most \(Limits.sessionEventsMax) events"))
@@ -51,7 +71,8 @@ package final class SessionStore: Sendable {
             session.entries += entries
             session.eventCount += added
             session.expiresAt = now + timeToLive
-            sessions[id] = session
+            state.sessions[id] = session
+            state.remember(id, until: session.expiresAt)
             return .success(session.eventCount)
         }
         return try result.get()
@@ -60,19 +81,20 @@ package final class SessionStore: Sendable {
     /// Empty for a session that is unknown or has expired.
     package func entries(_ id: String) -> [Entry] {
         let now = ContinuousClock.now
-        return sessions.withLock { sessions in
-            guard let session = sessions[id] else { return [] }
-            if session.expiresAt <= now {
-                sessions[id] = nil
-                return []
-            }
-            return session.entries
+        return state.withLock { state in
+            state.expire(now)
+            return state.sessions[id]?.entries ?? []
         }
     }
 
     package func drop(_ id: String) -> Bool {
-        sessions.withLock { $0.removeValue(forKey: id) != nil }
+        state.withLock { $0.sessions.removeValue(forKey: id) != nil }
     }
 
-    package var count: Int { sessions.withLock { $0.count } }
+    package var count: Int {
+        state.withLock { state in
+            state.expire(.now)
+            return state.sessions.count
+        }
+    }
 }
