@@ -42,6 +42,13 @@ public protocol Accumulation: Hashable, Sendable {
     /// Whether events are best added latest first, where there is a choice; false unless said otherwise. It never shows in a partial.
     var prefersLatestFirst: Bool { get }
 
+    /// Whether `isSettled` can be true; false unless said otherwise.
+    static var canSettle: Bool { get }
+
+    /// Whether no event at `time` or further in the preferred direction (later, or earlier where `prefersLatestFirst`) can change the
+    /// partial, so that those need not be looked at; false unless said otherwise.
+    func isSettled(_ partial: Partial, at time: EventTime) -> Bool
+
     /// The partial of no events.
     var empty: Partial { get }
 
@@ -59,6 +66,8 @@ public protocol Accumulation: Hashable, Sendable {
 extension Accumulation {
     @inlinable public static var usesIDs: Bool { true }
     @inlinable public var prefersLatestFirst: Bool { false }
+    @inlinable public static var canSettle: Bool { false }
+    @inlinable public func isSettled(_ partial: Partial, at time: EventTime) -> Bool { false }
 }
 
 /// What a feature makes of a partial. A user's own aggregation conforms to `Accumulation` and to this.

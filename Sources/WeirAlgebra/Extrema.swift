@@ -76,8 +76,13 @@ public struct EdgeAccumulation<Input: FeatureColumn>: Accumulation {
     public var signature: String { "\(side.rawValue)(\(n))" }
     /// The latest come first: what follows is then refused by its time.
     @inlinable public var prefersLatestFirst: Bool { side == .last }
+    @inlinable public static var canSettle: Bool { true }
+    @inlinable public func isSettled(_ partial: [Entry], at time: EventTime) -> Bool {
+        guard partial.count == n, let farthest = partial.last?.time else { return false }
+        return side == .first ? farthest < time : time < farthest
+    }
     /// At most `n` entries; the one that is nearest to the edge first.
-    public var empty: [Entry] { [] }
+    @inlinable public var empty: [Entry] { [] }
 
     @inlinable func precedes(_ a: Entry, _ b: Entry) -> Bool {
         if a.time != b.time { return side == .first ? a.time < b.time : b.time < a.time }
@@ -88,9 +93,7 @@ public struct EdgeAccumulation<Input: FeatureColumn>: Accumulation {
     }
 
     @inlinable public func add(_ input: Input, at position: EventPosition, to partial: inout [Entry]) {
-        if partial.count == n, let farthest = partial.last?.time {
-            if side == .first ? farthest < position.time : position.time < farthest { return }
-        }
+        if isSettled(partial, at: position.time) { return }
         insert(Entry(time: position.time, id: position.idBytes, element: input.element), into: &partial)
     }
 

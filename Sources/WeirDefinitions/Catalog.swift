@@ -128,20 +128,21 @@ package final class ServicePlan: Sendable {
     package let requestSchema: RecordSchema
     package let joins: [Join]
     package let outputs: [Output]
-    package let decode: @Sendable (RecordBatch, Int) throws(RecordError) -> any Sendable
     package let makeDecoder: @Sendable () -> any RequestDecoding
+    /// For records of a schema that has the request's fields and perhaps others.
+    package let makeRowDecoder: @Sendable (RecordSchema) -> any RequestRowDecoding
 
     init(
         name: String, requestSchema: RecordSchema, joins: [Join], outputs: [Output],
-        decode: @escaping @Sendable (RecordBatch, Int) throws(RecordError) -> any Sendable,
-        makeDecoder: @escaping @Sendable () -> any RequestDecoding
+        makeDecoder: @escaping @Sendable () -> any RequestDecoding,
+        makeRowDecoder: @escaping @Sendable (RecordSchema) -> any RequestRowDecoding
     ) {
         self.name = name
         self.requestSchema = requestSchema
         self.joins = joins
         self.outputs = outputs
-        self.decode = decode
         self.makeDecoder = makeDecoder
+        self.makeRowDecoder = makeRowDecoder
     }
 }
 
@@ -149,6 +150,22 @@ package final class ServicePlan: Sendable {
 package protocol RequestDecoding: AnyObject {
     /// - Throws: `RecordError` that names the field and says what is wrong.
     func decode(_ json: UnsafeRawBufferPointer) throws(RecordError) -> any Sendable
+}
+
+/// Decodes requests from records that are there already. For one thread.
+package protocol RequestRowDecoding: AnyObject {
+    func load(_ batch: RecordBatch)
+    /// - Throws: `RecordError` that names the field and says what is wrong.
+    func decode(row: Int) throws(RecordError) -> any Sendable
+}
+
+private final class RequestRowDecoder<Request: Codable & Sendable>: RequestRowDecoding {
+    private var decoder: RecordDecoder
+
+    init(_ schema: RecordSchema) { decoder = RecordDecoder(schema: schema) }
+
+    func load(_ batch: RecordBatch) { decoder.load(batch) }
+    func decode(row: Int) throws(RecordError) -> any Sendable { try decoder.decode(Request.self, row: row) }
 }
 
 private final class RequestDecoder<Request: Codable & Sendable>: RequestDecoding {
@@ -264,10 +281,7 @@ private func makeServicePlan<S: FeatureService>(
 
     return ServicePlan(
         name: S.name, requestSchema: schema, joins: joins, outputs: outputs,
-        decode: { batch, row throws(RecordError) in
-            var decoder = RecordDecoder(schema: schema)
-            return try decoder.decode(S.Request.self, from: batch, row: row)
-        }, makeDecoder: { RequestDecoder<S.Request>(schema) })
+        makeDecoder: { RequestDecoder<S.Request>(schema) }, makeRowDecoder: { RequestRowDecoder<S.Request>($0) })
 }
 
 private func makeView(_ type: any FeatureView.Type) -> any FeatureView { type.init() }

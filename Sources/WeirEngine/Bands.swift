@@ -36,6 +36,10 @@ package final class EvaluationScratch {
     /// In the order of their bands.
     @exclusivity(unchecked) var pieces: [Piece] = []
     @exclusivity(unchecked) var rows: [EventRows] = []
+    /// Of `rows[0]`, those that many evaluations are made from: long ranges of them are put together from tiles.
+    @exclusivity(unchecked) private(set) var tiledRows: Range<Int>?
+    /// By slot, each of its own type.
+    @exclusivity(unchecked) private var rowTiles: [AnyObject?] = []
     /// Is told what an evaluation merges, where it is to be explained.
     @exclusivity(unchecked) var recorder: EvaluationRecorder?
 
@@ -46,6 +50,20 @@ package final class EvaluationScratch {
     func leaveToHistory(_ reason: HistoryReason) -> Bool {
         recorder?.historyReason = reason
         return false
+    }
+
+    /// Says that the evaluations which follow are made from these rows, the same every time; nil: from others every time.
+    package func tile(_ rows: Range<Int>?) {
+        tiledRows = rows
+        for index in rowTiles.indices { rowTiles[index] = nil }
+    }
+
+    func tiles<T: AnyObject>(_ slot: Int, _ make: () -> T) -> T {
+        while rowTiles.count <= slot { rowTiles.append(nil) }
+        if let known = rowTiles[slot] { return unsafeDowncast(known, to: T.self) }
+        let new = make()
+        rowTiles[slot] = new
+        return new
     }
 
     func begin() {
@@ -59,16 +77,19 @@ package final class EvaluationScratch {
 
     /// Adds the parts of rows that lie in the bands.
     ///
-    /// - Parameter areSession: whether they are the session's.
-    func add(_ rows: some RowAccess, _ source: Piece.Source, areSession: Bool = false) {
+    /// - Parameters:
+    ///   - range: the rows that there are; nil for all.
+    ///   - areSession: whether they are the session's.
+    func add(_ rows: some RowAccess, _ source: Piece.Source, in range: Range<Int>? = nil, areSession: Bool = false) {
         // The first band ends where all of them do.
         guard let first = bands.first else { return }
-        var upper = rows.lowerBound(areSession ? first.overlayEnd : first.end)
+        let start = range?.lowerBound ?? 0
+        var upper = rows.lowerBound(areSession ? first.overlayEnd : first.end, in: start..<(range?.upperBound ?? rows.count))
         for number in 0..<bands.count {
-            let lower = rows.lowerBound(bands[number].start, in: 0..<upper)
+            let lower = rows.lowerBound(bands[number].start, in: start..<upper)
             if lower < upper { add(number, source, lower..<upper) }
             upper = lower
-            if upper == 0 { return }
+            if upper == start { return }
         }
     }
 

@@ -111,10 +111,13 @@ extension ViewRuntime {
     }
 
     /// The same from rows.
+    ///
+    /// - Parameter range: of the rows, those of the entity; nil for all.
+    @discardableResult
     package func evaluate(
-        _ features: EvaluationPlan, rows: EventRows, asOf: AsOf, session: EventRows?, _ scratch: EvaluationScratch
+        _ features: EvaluationPlan, rows: EventRows, range: Range<Int>? = nil, asOf: AsOf, session: EventRows?, _ scratch: EvaluationScratch
     ) throws -> EvaluationOutcome {
-        try evaluate(features, RowsTimeline(rows: rows), asOf: asOf, session: session, keptFrom: .min, scratch)!
+        try evaluate(features, RowsTimeline(rows: rows, range: range), asOf: asOf, session: session, keptFrom: .min, scratch)!
     }
 
     /// The time of the latest event that any window could count; nil where there is none.

@@ -19,6 +19,11 @@ package final class EvaluationPlan: Sendable {
         let compute: @Sendable ([FeatureValue]) -> FeatureValue
     }
 
+    /// Of the view's columns, those that it reads.
+    package let columns: Set<Int>
+    /// Whether it looks at the events' ids.
+    package let usesIDs: Bool
+    package let usesFilters: Bool
     let chains: [Chain]
     let derived: [DerivedFeature]
     /// The features that were asked for; further results are what derived ones are computed from.
@@ -53,6 +58,10 @@ package final class EvaluationPlan: Sendable {
                 slots.append((slot, SlotFeature(window: window, result: result, aggregation: aggregation)))
             }
         }
+        let usedSlots = Set(slots.map(\.slot)).map { plan.slots[$0] }
+        columns = Set(usedSlots.compactMap(\.column))
+        usesIDs = usedSlots.contains { type(of: $0.accumulation).usesIDs }
+        usesFilters = usedSlots.contains { $0.filter != nil }
         func chain(_ windows: [Int], isClosed: Bool) -> Chain {
             let evaluators = runners.indices.compactMap { slot in
                 let features = slots.filter { $0.slot == slot && windows.contains($0.feature.window) }.map(\.feature)

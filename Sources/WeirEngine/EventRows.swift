@@ -18,7 +18,7 @@ extension RowAccess {
     /// The first row at or after `time`; rows are in ascending order of time.
     package func lowerBound(_ time: Int64) -> Int { lowerBound(time, in: 0..<count) }
 
-    func lowerBound(_ time: Int64, in range: Range<Int>) -> Int {
+    package func lowerBound(_ time: Int64, in range: Range<Int>) -> Int {
         var low = range.lowerBound
         var high = range.upperBound
         while low < high {
@@ -29,9 +29,10 @@ extension RowAccess {
     }
 
     /// Whether an event with this identity is among the rows.
-    package func contains(time: Int64, id: UnsafeRawBufferPointer, tag: UInt32) -> Bool {
-        var row = lowerBound(time)
-        while row < count, self.time(row) == time {
+    package func contains(time: Int64, id: UnsafeRawBufferPointer, tag: UInt32, in range: Range<Int>? = nil) -> Bool {
+        let range = range ?? 0..<count
+        var row = lowerBound(time, in: range)
+        while row < range.upperBound, self.time(row) == time {
             if self.tag(row) == tag, withID(row, { compareBytes($0, id) == 0 }) { return true }
             row += 1
         }
@@ -111,12 +112,21 @@ package struct EventRows: RowAccess, Sendable {
     }
 
     /// Appends the given rows of others, one after another.
-    mutating func append(_ other: EventRows, rows: [Int]) {
+    package mutating func append(_ other: EventRows, rows: [Int]) {
         times.append(other.times, rows: rows)
         tags.append(other.tags, rows: rows)
         filterBitSets.append(other.filterBitSets, rows: rows)
         ids.append(other.ids, rows: rows)
         for column in columns.indices { columns[column].append(other.columns[column], rows: rows) }
+    }
+
+    /// The same for others that lack some columns, or identities.
+    package mutating func appendProjected(_ other: EventRows, rows: [Int]) {
+        times.append(other.times, rows: rows)
+        if !other.tags.isEmpty { tags.append(other.tags, rows: rows) }
+        if !other.filterBitSets.isEmpty { filterBitSets.append(other.filterBitSets, rows: rows) }
+        if other.ids.count > 0 { ids.append(other.ids, rows: rows) }
+        for column in columns.indices where other.columns[column].count > 0 { columns[column].append(other.columns[column], rows: rows) }
     }
 
     package mutating func append(_ other: EventRows, row: Int) {
@@ -162,7 +172,7 @@ package struct EventRows: RowAccess, Sendable {
     }
 
     /// Whether row `a` comes before row `b` in the total order.
-    func precedes(_ a: Int, _ b: Int) -> Bool {
+    package func precedes(_ a: Int, _ b: Int) -> Bool {
         if times[a] != times[b] { return times[a] < times[b] }
         let order = ids.withText(a) { a in ids.withText(b) { compareBytes(a, $0) } }
         if order != 0 { return order < 0 }

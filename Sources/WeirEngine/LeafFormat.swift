@@ -95,6 +95,18 @@ package struct LeafView: RowAccess {
         columns[column].withText(row, body)
     }
 
+    /// Appends a column's values of some rows to a column of the same type.
+    package func append(column number: Int, _ rows: Range<Int>, to target: inout ColumnBuffer) {
+        let column = columns[number]
+        if column.nulls != nil {
+            for row in rows {
+                if column.isNull(row) { target.appendNull() } else { column.append(row..<row + 1, to: &target) }
+            }
+        } else {
+            column.append(rows, to: &target)
+        }
+    }
+
     /// All rows, copied.
     package func rows(columns types: [ViewPlan.Column]) -> EventRows {
         var rows = EventRows(columns: types)
@@ -298,6 +310,15 @@ package struct LeafView: RowAccess {
                 Double(bitPattern: UInt64(littleEndian: raw.loadUnaligned(fromByteOffset: row * 8, as: UInt64.self)))
             case .decimals(let integers, let decimals): Double(integers[row]) / powersOfTen[decimals]
             default: 0
+            }
+        }
+
+        /// Appends rows none of which is null.
+        func append(_ rows: Range<Int>, to target: inout ColumnBuffer) {
+            switch values {
+            case .integers(let integers): for row in rows { target.append(int64: integers[row]) }
+            case .doubles, .decimals: for row in rows { target.append(float64: float64(row)) }
+            case .texts(let texts): for row in rows { texts.with(row) { target.append(text: $0) } }
             }
         }
 

@@ -77,7 +77,18 @@ private struct TypedSlotRunner<A: Accumulation> {
                             )
                         }
                         foldLeaf(leaf!.rows, piece.range, into: &partial)
-                    case .rows(let number): fold(scratch.rows[number], piece.range, into: &partial)
+                    case .rows(let number):
+                        if number == 0, !A.canSettle, let tiled = scratch.tiledRows, piece.range.count >= RowTiles<A>.base * 2 {
+                            scratch.tiles(index) { RowTiles<A>(tiled) }.add(
+                                piece.range, to: &partial, merge: accumulation.merge
+                            ) { range in
+                                var part = accumulation.empty
+                                fold(scratch.rows[0], range, into: &part)
+                                return part
+                            }
+                        } else {
+                            fold(scratch.rows[number], piece.range, into: &partial)
+                        }
                     }
                 }
                 let window = scratch.bands[number].window
@@ -149,6 +160,7 @@ private struct TypedSlotRunner<A: Accumulation> {
         let isBackwards = accumulation.prefersLatestFirst
         for index in range {
             let row = isBackwards ? range.upperBound - 1 - (index - range.lowerBound) : index
+            if A.canSettle, accumulation.isSettled(partial, at: EventTime(microseconds: rows.time(row))) { return }
             if let filter, rows.filterBits(row) & filter == 0 { continue }
             if let column, rows.isNull(row, column: column) { continue }
             input(row) { value in

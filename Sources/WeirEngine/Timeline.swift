@@ -138,20 +138,27 @@ struct NodeTimeline: Timeline {
 /// Rows in order, held in memory.
 struct RowsTimeline: Timeline {
     let rows: EventRows
+    /// The entity's.
+    let range: Range<Int>
+
+    init(rows: EventRows, range: Range<Int>? = nil) {
+        self.rows = rows
+        self.range = range ?? 0..<rows.count
+    }
 
     func addPieces(to scratch: EvaluationScratch) {
         scratch.rows.append(rows)
-        scratch.add(rows, .rows(scratch.rows.count - 1))
+        scratch.add(rows, .rows(scratch.rows.count - 1), in: range)
     }
 
     func forEachTimeDescending(before end: Int64, _ body: (Int64) -> Bool) {
-        for row in (0..<rows.lowerBound(end)).reversed() where !body(rows.times[row]) { return }
+        for row in (range.lowerBound..<rows.lowerBound(end, in: range)).reversed() where !body(rows.times[row]) { return }
     }
 
     func contains(time: Int64, id: UnsafeRawBufferPointer, tag: UInt32) -> Bool {
-        rows.contains(time: time, id: id, tag: tag)
+        rows.contains(time: time, id: id, tag: tag, in: range)
     }
 
-    var isKnown: Bool { !rows.isEmpty }
+    var isKnown: Bool { !range.isEmpty }
     var baseTime: Int64? { nil }
 }

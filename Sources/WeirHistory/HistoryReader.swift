@@ -10,7 +10,7 @@ import WeirRecords
 package final class HistoryReader: EventLog, Sendable {
     private let queue: DatabaseQueue
     private let catalog: CatalogPlan
-    private let tables: [String: StreamTable]
+    let tables: [String: StreamTable]
     // Used inside of `queue.read` alone, which one thread at a time is in.
     nonisolated(unsafe) private let histories: [String: StreamHistory]
 
@@ -30,7 +30,7 @@ package final class HistoryReader: EventLog, Sendable {
         }
     }
 
-    private func read<R>(_ body: (Database) throws -> R) throws -> R {
+    func read<R>(_ body: (Database) throws -> R) throws -> R {
         do { return try queue.read(body) } catch { throw HistoryDatabase.explained(error, queue.path) }
     }
 
@@ -52,7 +52,7 @@ package final class HistoryReader: EventLog, Sendable {
         }
     }
 
-    private func table(_ stream: String) throws -> StreamTable {
+    func table(_ stream: String) throws -> StreamTable {
         guard let table = tables[stream] else { throw HistoryError("the stream '\(stream)' is not in the catalog") }
         return table
     }

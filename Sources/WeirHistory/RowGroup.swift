@@ -88,6 +88,15 @@ struct RowGroup {
         return low
     }
 
+    /// Appends a field's cells of some rows to a column of its type.
+    func append(field: Int, _ rows: Range<Int>, to column: inout ColumnBuffer) {
+        guard let source = layout.fieldColumns[field] else {
+            for _ in rows { column.appendNull() }
+            return
+        }
+        leaf.append(column: source, rows, to: &column)
+    }
+
     func sequence(_ row: Int) -> Int64 { leaf.int64(row, column: RowGroupLayout.sequence) }
     func ingestTime(_ row: Int) -> Int64 { leaf.int64(row, column: RowGroupLayout.ingestTime) }
     func keyHash(_ row: Int) -> UInt64 { UInt64(bitPattern: leaf.int64(row, column: RowGroupLayout.keyHash)) }

@@ -6,6 +6,52 @@ import WeirDefinitions
 import WeirEngine
 import WeirRecords
 
+/// A segment, as `weir_segments` describes it.
+struct KnownSegment: Sendable {
+    let number: Int64
+    let lastSequence: Int64
+    let firstTime: Int64
+    let lastTime: Int64
+    let orders: [String: Int]
+    let layout: RowGroupLayout
+    var identities: IdentityFilter?
+
+    /// The rows of `weir_segments` about a stream's segments from a number on, in order.
+    static func rows(_ table: StreamTable, from number: Int64, _ db: Database) throws -> [Row] {
+        let statement = try db.cachedStatement(
+            sql: """
+                SELECT number, last_sequence, first_time, last_time, orders, fields FROM weir_segments
+                WHERE stream = ? AND number >= ? ORDER BY number
+                """)
+        return try Row.fetchAll(statement, arguments: [table.stream.name, number])
+    }
+
+    init(_ row: Row, _ table: StreamTable) throws {
+        let decoder = JSONDecoder()
+        let orders: String = row["orders"]
+        let fields: String = row["fields"]
+        number = row["number"]
+        lastSequence = row["last_sequence"]
+        firstTime = row["first_time"]
+        lastTime = row["last_time"]
+        self.orders = try decoder.decode([String: Int].self, from: Data(orders.utf8))
+        layout = try RowGroupLayout(table.stream.schema, fields: decoder.decode([String].self, from: Data(fields.utf8)))
+    }
+
+    func order(of view: ViewPlan) throws -> Int {
+        guard let order = orders[view.name] else {
+            throw HistoryError("the history has no rows in the order of the view '\(view.name)': it was made without that view")
+        }
+        return order
+    }
+
+    func damage(_ error: FormatError) -> HistoryError {
+        HistoryError(
+            "the row groups of segment \(number) in the history are damaged (\(error)); stop what writes to it and delete all rows of weir_segments and weir_row_groups with sqlite3, they are made anew from the stream's table"
+        )
+    }
+}
+
 /// Finds a stream's rows by entity and by identity, on one connection: in the segments by their order, in the rest of the log (the
 /// tail) by an index in memory, which is made when it is first needed.
 ///
@@ -20,16 +66,6 @@ final class StreamHistory {
     /// Row groups that were read last, one for each segment and order: an export asks for one entity after another.
     private var recent: [GroupPlace: RecentGroup] = [:]
     private var filterBytes = 0
-
-    private struct KnownSegment {
-        let number: Int64
-        let lastSequence: Int64
-        let firstTime: Int64
-        let lastTime: Int64
-        let orders: [String: Int]
-        let layout: RowGroupLayout
-        var identities: IdentityFilter?
-    }
 
     private struct GroupPlace: Hashable {
         let segment: Int64
@@ -72,12 +108,7 @@ final class StreamHistory {
 
     /// Learns of new segments, and that those it knows were deleted.
     func refresh(_ db: Database) throws {
-        let statement = try db.cachedStatement(
-            sql: """
-                SELECT number, last_sequence, first_time, last_time, orders, fields FROM weir_segments
-                WHERE stream = ? AND number >= ? ORDER BY number
-                """)
-        var new = try Row.fetchAll(statement, arguments: [table.stream.name, segments.last?.number ?? 0])[...]
+        var new = try KnownSegment.rows(table, from: segments.last?.number ?? 0, db)[...]
         if let last = segments.last {
             guard let same = new.popFirst(), same["number"] == last.number, same["last_sequence"] == last.lastSequence else {
                 reset()
@@ -85,16 +116,7 @@ final class StreamHistory {
             }
         }
         if new.isEmpty { return }
-        for row in new {
-            let decoder = JSONDecoder()
-            let orders: String = row["orders"]
-            let fields: String = row["fields"]
-            segments.append(
-                KnownSegment(
-                    number: row["number"], lastSequence: row["last_sequence"], firstTime: row["first_time"], lastTime: row["last_time"],
-                    orders: try decoder.decode([String: Int].self, from: Data(orders.utf8)),
-                    layout: try RowGroupLayout(table.stream.schema, fields: decoder.decode([String].self, from: Data(fields.utf8)))))
-        }
+        for row in new { segments.append(try KnownSegment(row, table)) }
         latestInSegments = segments.map(\.lastTime).max() ?? .min
         tail?.drop(upTo: lastInSegments)
     }
@@ -200,12 +222,7 @@ final class StreamHistory {
         return latest
     }
 
-    private func order(_ segment: KnownSegment, _ view: ViewPlan) throws -> Int {
-        guard let order = segment.orders[view.name] else {
-            throw HistoryError("the history has no rows in the order of the view '\(view.name)': it was made without that view")
-        }
-        return order
-    }
+    private func order(_ segment: KnownSegment, _ view: ViewPlan) throws -> Int { try segment.order(of: view) }
 
     /// Finds the row groups with a key, and its rows in each.
     private func forEachGroup(
@@ -222,9 +239,7 @@ final class StreamHistory {
                     if !range.isEmpty { try body(group, range) }
                 }
             } catch let error as FormatError {
-                throw HistoryError(
-                    "the row groups of segment \(segment.number) in the history are damaged (\(error)); stop what writes to it and delete all rows of weir_segments and weir_row_groups with sqlite3, they are made anew from the stream's table"
-                )
+                throw segment.damage(error)
             }
         }
         if let known = recent[place], precedes(known.firstKey, key), precedes(key, known.lastKey) {

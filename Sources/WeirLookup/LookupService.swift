@@ -84,77 +84,6 @@ package final class LookupWorker {
     }
 }
 
-/// A service, made ready for lookups: what it evaluates of each view.
-package final class ServiceRuntime: Sendable {
-    package let plan: ServicePlan
-    package let names: [String]
-    fileprivate struct Join: Sendable {
-        let view: Int
-        let features: EvaluationPlan
-        let empty: [FeatureResult]
-    }
-    fileprivate enum Source: Sendable {
-        case feature(join: Int, result: Int)
-        case request(@Sendable (any Sendable) -> FeatureValue)
-    }
-    fileprivate enum Output: Sendable {
-        case feature(join: Int, result: Int)
-        case onDemand(inputs: [Source], compute: @Sendable ([FeatureValue]) -> FeatureValue)
-    }
-    fileprivate let joins: [Join]
-    fileprivate let outputs: [Output]
-
-    fileprivate init(_ plan: ServicePlan, _ catalog: CatalogPlan, _ runtimes: [ViewRuntime]) throws {
-        self.plan = plan
-        names = plan.outputs.map(\.name)
-        var features: [[Int]] = Array(repeating: [], count: plan.joins.count)
-        func place(_ join: Int, _ feature: Int) -> Int {
-            if let known = features[join].firstIndex(of: feature) { return known }
-            features[join].append(feature)
-            return features[join].count - 1
-        }
-        outputs = plan.outputs.map { output in
-            switch output.computation {
-            case .feature(let join, let feature): .feature(join: join, result: place(join, feature))
-            case .onDemand(let inputs, let compute):
-                .onDemand(
-                    inputs: inputs.map { input in
-                        switch input {
-                        case .feature(let join, let feature): .feature(join: join, result: place(join, feature))
-                        case .request(let read): .request(read)
-                        }
-                    }, compute: compute)
-            }
-        }
-        joins = try plan.joins.enumerated().map { number, join in
-            let view = catalog.views.firstIndex { $0 === join.view }!
-            let empty = try runtimes[view].emptyEvaluation(asOf: AsOf(EventTime(microseconds: 0))).results
-            return Join(view: view, features: runtimes[view].evaluation(of: features[number]), empty: features[number].map { empty[$0] })
-        }
-    }
-
-    /// The outputs from what the joins gave.
-    fileprivate func finish(
-        _ request: any Sendable, _ joined: (_ join: Int, _ result: Int) -> FeatureResult, into results: inout [FeatureResult]
-    ) {
-        results.removeAll(keepingCapacity: true)
-        for output in outputs {
-            switch output {
-            case .feature(let join, let result): results.append(joined(join, result))
-            case .onDemand(let inputs, let compute):
-                let value = compute(
-                    inputs.map { input in
-                        switch input {
-                        case .feature(let join, let result): joined(join, result).value
-                        case .request(let read): read(request)
-                        }
-                    })
-                results.append(FeatureResult(value, value == .null ? .nullValue : .present))
-            }
-        }
-    }
-}
-
 /// Answers requests: the online store's windows at the time asked for, the session's events, on-demand features.
 ///
 /// Where a window begins before what the online store keeps, the history answers by the same merge.
@@ -215,14 +144,6 @@ package final class LookupService: Sendable {
         switch decoded {
         case .success(let request): return request
         case .failure(let error): throw LookupError("request of \(service.plan.name): \(error)")
-        }
-    }
-
-    package func decodeRequest(_ service: ServicePlan, _ batch: RecordBatch, row: Int) throws(LookupError) -> any Sendable {
-        do throws(RecordError) {
-            return try service.decode(batch, row)
-        } catch {
-            throw LookupError("request of \(service.name): \(error)")
         }
     }
 

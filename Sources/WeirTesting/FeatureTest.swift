@@ -179,7 +179,9 @@ public final class FeatureTest {
         var records = RecordBatch(schema: plan.requestSchema)
         parser.append(Array(request.utf8), to: &records, offset: 0)
         if let malformed = records.malformed.first { throw TestFailure("request of \(service): \(malformed.reason)") }
-        let decoded = try plan.decode(records, 0)
+        let decoder = plan.makeRowDecoder(plan.requestSchema)
+        decoder.load(records)
+        let decoded = try decoder.decode(row: 0)
         let batch = try sessionStream.map { try decode($0, sessionJSON) }
         let joined = try plan.joins.map { join in
             let number = catalog.views.firstIndex { $0 === join.view }!

@@ -1,7 +1,9 @@
+import Synchronization
 import WeirAlgebra
 import WeirDefinitions
 import WeirEngine
 import WeirHistory
+import WeirLookup
 import WeirRecords
 
 /// Why a training set cannot be made: which line of the spine, what is wrong, what would be right.
@@ -13,11 +15,12 @@ package struct ExportError: Error, CustomStringConvertible {
     }
 }
 
-/// Computes what the lookup service would have answered to each row of a spine at its time, from the history.
+/// Computes what the lookup service would have answered to rows of a spine at their times, from the history.
 ///
-/// The rows are grouped by entity: an entity's events are read once, and every row of it is answered by the merge that the
-/// lookup uses.
-package struct TrainingSet {
+/// For each view the rows are put in the order of its keys and times, and the history is gone through once in that order, side by side on
+/// all threads: an entity's events are read once, and every row of it is answered by the evaluation that the lookup uses, all windows
+/// together.
+final class TrainingSet: Sendable {
     package struct Options: Sendable {
         /// Leaves out what had not been ingested by a row's time.
         package var asKnown = false
@@ -30,100 +33,180 @@ package struct TrainingSet {
         }
     }
 
-    let service: ServicePlan
-    let history: HistoryReader
+    /// The features of some rows of a spine.
+    struct Chunk: Sendable {
+        let blocks: [SpineBlock]
+        /// For each join its features.
+        let columns: [[FeatureColumn]]
+        let count: Int
+    }
+
+    /// Rows of the history that are gathered before their entities are evaluated.
+    private static let rowsPerBlock = 8_192
+    /// Rows of the spine that a task has at least.
+    private static let rowsPerTask = 512
+
+    let service: ServiceRuntime
     let options: Options
+    let snapshot: HistorySnapshot
     private let runtimes: [ViewRuntime]
+    /// One connection a worker.
+    private let readers: [HistoryReader]
+    private let joins: [Join]
+    /// Decided by what the rows show: whether events must be decoded.
+    private let sources: Mutex<[ColumnSource]>
 
-    package init(service: ServicePlan, history: HistoryReader, options: Options) {
-        self.service = service
-        self.history = history
+    private struct Join: Sendable {
+        let runtime: ViewRuntime
+        let features: EvaluationPlan
+        let empty: [FeatureResult]
+        let types: [FeatureType]
+        let projection: EntityProjection
+        let tail: TailRows
+    }
+
+    init(service: ServicePlan, catalog: CatalogPlan, readers: [HistoryReader], snapshot: HistorySnapshot, options: Options) throws {
+        let runtimes = catalog.views.map { ViewRuntime($0) }
+        let runtime = try ServiceRuntime(service, catalog, runtimes)
+        self.service = runtime
         self.options = options
-        runtimes = service.joins.map { ViewRuntime($0.view) }
+        self.snapshot = snapshot
+        self.readers = readers
+        self.runtimes = runtimes
+        var sources: [ColumnSource] = []
+        joins = try runtime.joins.map { join in
+            let view = catalog.views[join.view]
+            let projection = EntityProjection(join.features, ingestTimes: options.asKnown)
+            sources.append(ColumnSource(view, catalog.stream(named: view.stream)!.schema, projection))
+            return Join(
+                runtime: runtimes[join.view], features: join.features, empty: join.empty,
+                types: join.featureNumbers.map { view.features[$0].type }, projection: projection,
+                tail: try readers[0].tail(of: view, snapshot))
+        }
+        self.sources = Mutex(sources)
     }
 
-    /// The service's outputs for every row of the spine, in its order.
-    ///
-    /// - Parameter progress: is called with the number of (row, view) pairs done and their total.
-    package func compute(_ spine: Spine, progress: (Int, Int) -> Void) throws -> [[FeatureResult]] {
-        var joined = Array(repeating: [[FeatureResult]](), count: spine.count)
-        var done = 0
-        for (number, join) in service.joins.enumerated() {
-            let runtime = runtimes[number]
-            var rowsOfKey: [String: [Int]] = [:]
-            for row in 0..<spine.count {
-                if let key = join.key(spine.requests[row]) { rowsOfKey[key, default: []].append(row) }
+    var workers: Int { readers.count }
+
+    /// Whether a feature is computed from requests.
+    var usesRequests: Bool {
+        service.outputs.contains { if case .onDemand = $0 { true } else { false } }
+    }
+
+    /// Bytes that the features of a row take, without those of texts and lists.
+    var bytesPerRow: Int { joins.reduce(0) { $0 + 48 + $1.types.reduce(0) { $0 + FeatureColumn.bytesPerRow($1) } } }
+
+    /// - Parameter progress: is called with the number of rows that were done for one more join; on any thread.
+    func compute(_ blocks: [SpineBlock], progress: @Sendable (Int) -> Void) throws -> Chunk {
+        let times = blocks.flatMap { $0.times.map(\.microseconds) }
+        let columns = joins.map { join in join.types.map { FeatureColumn($0, count: times.count) } }
+        for (number, join) in joins.enumerated() {
+            var keys = ColumnBuffer(type: .text)
+            for block in blocks { keys.append(contentsOf: block.keys[number]) }
+            for row in 0..<keys.count where keys.isNull(row) {
+                for (result, empty) in join.empty.enumerated() { columns[number][result][row] = empty.value }
             }
-            let empty = try runtime.emptyEvaluation(asOf: AsOf(.distantPast)).results
-            for row in 0..<spine.count { joined[row].append(empty) }
-            for (key, rows) in rowsOfKey {
-                try forEachEvaluation(runtime, key: key, times: rows.map { spine.times[$0] }) { index, results in
-                    joined[rows[index]][number] = results
+            let ordered = KeyOrder.rows((0..<keys.count).filter { !keys.isNull($0) }, keys: keys, times: times)
+            do {
+                try compute(number, join, keys, times, ordered, columns[number], progress)
+            } catch is ColumnsAreNotPlain {
+                sources.withLock { $0[number] = .events }
+                try compute(number, join, keys, times, ordered, columns[number], progress)
+            }
+        }
+        return Chunk(blocks: blocks, columns: columns, count: times.count)
+    }
+
+    /// The rows of a chunk that one task has, by the order of their keys: all of some entities.
+    private func tasks(_ ordered: [Int], _ keys: ColumnBuffer) -> [Range<Int>] {
+        let size = max(Self.rowsPerTask, ordered.count / (workers * 8) + 1)
+        var tasks: [Range<Int>] = []
+        var start = 0
+        while start < ordered.count {
+            let end = endOfEntity(ordered, keys, min(start + size, ordered.count) - 1)
+            tasks.append(start..<end)
+            start = end
+        }
+        return tasks
+    }
+
+    private func endOfEntity(_ ordered: [Int], _ keys: ColumnBuffer, _ start: Int) -> Int {
+        keys.withText(ordered[start]) { key in
+            var end = start + 1
+            while end < ordered.count, keys.withText(ordered[end], { compareBytes($0, key) == 0 }) { end += 1 }
+            return end
+        }
+    }
+
+    private func compute(
+        _ number: Int, _ join: Join, _ keys: ColumnBuffer, _ times: [Int64], _ ordered: [Int], _ columns: [FeatureColumn],
+        _ progress: @Sendable (Int) -> Void
+    ) throws {
+        let tasks = tasks(ordered, keys)
+        let source = sources.withLock { $0[number] }
+        try inParallel(workers: workers, tasks: tasks.count) { worker, task in
+            let scratch = EvaluationScratch()
+            try readers[worker].scanEntities(of: join.runtime.plan, join.projection, source, snapshot, join.tail) { scan in
+                var waiting: [Range<Int>] = []
+                var start = tasks[task].lowerBound
+                func evaluate() throws {
+                    let block = try scan.take()
+                    for (entity, rows) in waiting.enumerated() {
+                        try self.evaluate(join, block, entity, ordered[rows], times, scratch) { row, results in
+                            for index in columns.indices { columns[index][row] = results[index].value }
+                        }
+                        progress(rows.count)
+                    }
+                    waiting.removeAll(keepingCapacity: true)
                 }
-                done += rows.count
-                progress(done, spine.count * service.joins.count)
+                while start < tasks[task].upperBound {
+                    let end = endOfEntity(ordered, keys, start)
+                    let first = asOf(times[ordered[start]])
+                    let last = asOf(times[ordered[end - 1]])
+                    try keys.withText(ordered[start]) { key in
+                        try scan.read(key, from: join.runtime.earliestReach(asOf: first), to: last.end)
+                    }
+                    waiting.append(start..<end)
+                    start = end
+                    if scan.pendingRows >= Self.rowsPerBlock { try evaluate() }
+                }
+                try evaluate()
             }
-        }
-        return (0..<spine.count).map { service.finish(spine.requests[$0], joined[$0]) }
-    }
-
-    /// Evaluates one entity at some times.
-    private func forEachEvaluation(
-        _ runtime: ViewRuntime, key: String, times: [EventTime], _ body: (Int, [FeatureResult]) -> Void
-    ) throws {
-        func asOf(_ index: Int) -> AsOf { AsOf(times[index], isInclusive: options.isInclusive) }
-        if options.asKnown {
-            for index in times.indices {
-                let rows = try history.rows(
-                    of: runtime.plan, key: key, from: runtime.earliestReach(asOf: asOf(index)), to: asOf(index).end,
-                    ingestedBy: times[index].microseconds)
-                body(index, try runtime.evaluate(rows: rows, asOf: asOf(index), session: nil).results)
-            }
-            return
-        }
-        // Times whose windows overlap share one read; what lies between is not read at all.
-        let ordered = times.indices.sorted { times[$0] < times[$1] }
-        var first = 0
-        while first < ordered.count {
-            let start = runtime.earliestReach(asOf: asOf(ordered[first]))
-            var end = asOf(ordered[first]).end
-            var last = first + 1
-            while last < ordered.count, runtime.earliestReach(asOf: asOf(ordered[last])) <= end {
-                end = max(end, asOf(ordered[last]).end)
-                last += 1
-            }
-            let rows = try history.rows(of: runtime.plan, key: key, from: start, to: end)
-            try evaluate(runtime, rows, ordered[first..<last].map { ($0, asOf($0)) }, body)
-            first = last
         }
     }
 
-    /// Evaluates one entity at some times, from all rows that their windows reach.
+    private func asOf(_ time: Int64) -> AsOf { AsOf(EventTime(microseconds: time), isInclusive: options.isInclusive) }
+
+    /// Evaluates one entity at the times of some rows.
     private func evaluate(
-        _ runtime: ViewRuntime, _ rows: EventRows, _ times: [(index: Int, asOf: AsOf)], _ body: (Int, [FeatureResult]) -> Void
+        _ join: Join, _ block: EntityBlock, _ entity: Int, _ rows: ArraySlice<Int>, _ times: [Int64], _ scratch: EvaluationScratch,
+        _ body: (Int, borrowing [FeatureResult]) -> Void
     ) throws {
-        if rows.count <= Self.rowsWithoutTree {
-            for (index, asOf) in times { body(index, try runtime.evaluate(rows: rows, asOf: asOf, session: nil).results) }
-            return
-        }
-        // A dense entity: tiles spare each of its rows the events inside of its windows.
-        let nodes = MemoryNodes()
-        try TimeTree(view: runtime, nodes: nodes).insert(rows)
-        for (index, asOf) in times {
-            body(index, try runtime.evaluate(nodes: nodes, asOf: asOf, session: nil, keptFrom: .min)!.results)
+        let range = block.range(entity)
+        scratch.tile(rows.count > 1 && !options.asKnown ? range : nil)
+        for row in rows {
+            let asOf = asOf(times[row])
+            if options.asKnown {
+                let known = knownRows(block, range, by: times[row], before: asOf.end)
+                try join.runtime.evaluate(join.features, rows: known.rows, range: known.range, asOf: asOf, session: nil, scratch)
+            } else {
+                try join.runtime.evaluate(join.features, rows: block.rows, range: range, asOf: asOf, session: nil, scratch)
+            }
+            body(row, scratch.results)
         }
     }
 
-    /// Below this many events a scan is as fast as a tree.
-    private static let rowsWithoutTree = 1_024
-}
-
-/// The rows, with times, that a training set is built for: requests at past times.
-package struct Spine: Sendable {
-    package var requests: [any Sendable] = []
-    package var times: [EventTime] = []
-
-    package init() {}
-
-    package var count: Int { times.count }
+    /// The rows of an entity that had been ingested by a time.
+    private func knownRows(_ block: EntityBlock, _ range: Range<Int>, by time: Int64, before end: Int64) -> (rows: EventRows, range: Range<Int>) {
+        let last = block.rows.lowerBound(end, in: range)
+        let candidates = range.lowerBound..<last
+        guard let firstUnknown = candidates.first(where: { block.ingestTimes[$0] > time }) else { return (block.rows, candidates) }
+        guard let next = (firstUnknown..<last).first(where: { block.ingestTimes[$0] <= time }) else {
+            return (block.rows, range.lowerBound..<firstUnknown)
+        }
+        var known = EventRows(like: block.rows)
+        let picked = Array(range.lowerBound..<firstUnknown) + (next..<last).filter { block.ingestTimes[$0] <= time }
+        known.appendProjected(block.rows, rows: picked)
+        return (known, 0..<picked.count)
+    }
 }

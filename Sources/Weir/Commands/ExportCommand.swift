@@ -1,4 +1,6 @@
 import ArgumentParser
+import Foundation
+import Synchronization
 import WeirHistory
 import WeirTraining
 
@@ -19,19 +21,37 @@ struct ExportCommand: ParsableCommand {
     @Flag(help: "Leave out what had not been ingested by a row's time.") var asKnown: Bool = Environment.flag("as-known")
     @Flag(help: "Count events at exactly a row's time, too.") var inclusive: Bool = Environment.flag("inclusive")
 
+    @Option(
+        help: ArgumentHelp(
+            "What the rows in work may take; a spine that takes more is computed in parts, each of which reads the history once.",
+            valueName: "size"))
+    var memory: ByteSize = Environment.string("memory").flatMap { ByteSize(argument: $0) } ?? ByteSize(bytes: 300_000_000)
+    @Option(help: "Threads; one for each core by default. The result is the same.")
+    var threads: Int = Environment.int("threads") ?? ProcessInfo.processInfo.activeProcessorCount
+
+    func validate() throws {
+        if !(1...256).contains(threads) { throw ValidationError("--threads must be between 1 and 256") }
+        if memory.bytes < 1_000_000 { throw ValidationError("--memory must be at least 1MB") }
+    }
+
     func run() throws {
         let catalog = try App.plan()
         try data.directory.checkExists()
         guard let plan = catalog.service(named: service) else {
             throw CommandFailure("unknown service '\(service)'; there are: \(catalog.services.map(\.name).joined(separator: ", "))")
         }
-        let progress = ProgressReport("export")
-        let summary = try exportTrainingSet(
-            service: plan, catalog: catalog, history: try HistoryReader(directory: data.directory.path, catalog: catalog),
-            spinePath: spine, outPath: out, timestampColumn: timestampColumn,
-            options: .init(asKnown: asKnown, isInclusive: inclusive)
-        ) { progress.update(Int64($0), of: Int64($1), unit: "values") }
-        progress.finish()
+        var request = ExportRequest(
+            service: plan, catalog: catalog, directory: data.directory.path, spinePath: spine, outPath: out)
+        request.timestampColumn = timestampColumn
+        request.asKnown = asKnown
+        request.isInclusive = inclusive
+        request.memory = memory.bytes
+        request.threads = threads
+        let progress = Mutex(ProgressReport("export"))
+        let summary = try exportTrainingSet(request) { done, total in
+            progress.withLock { $0.update(Int64(done), of: Int64(total), unit: "rows") }
+        }
+        progress.withLock { $0.finish() }
         print(
             "\(summary.rows) rows with \(plan.outputs.count) features in \(out), manifest in \(out).manifest.json (sha256 \(summary.sha256))"
         )

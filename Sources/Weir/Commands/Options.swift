@@ -51,6 +51,27 @@ enum ClockKind: String, ExpressibleByArgument, CaseIterable {
     case wall, event
 }
 
+/// A number of bytes: `100MB`, `1.5GB`, `64MiB`, `1000000`.
+struct ByteSize: ExpressibleByArgument {
+    let bytes: Int
+
+    init(bytes: Int) { self.bytes = bytes }
+
+    init?(argument: String) {
+        let units: [(suffix: String, factor: Double)] = [
+            ("KiB", 1_024), ("MiB", 1_048_576), ("GiB", 1_073_741_824), ("kB", 1e3), ("KB", 1e3), ("MB", 1e6), ("GB", 1e9), ("B", 1), ("", 1),
+        ]
+        for unit in units where argument.hasSuffix(unit.suffix) {
+            guard let number = Double(argument.dropLast(unit.suffix.count)), number >= 0, number * unit.factor < 1e18 else { return nil }
+            bytes = Int(number * unit.factor)
+            return
+        }
+        return nil
+    }
+
+    var defaultValueDescription: String { "\(bytes / 1_000_000)MB" }
+}
+
 /// Writes a line to standard error.
 func report(_ line: String) {
     FileHandle.standardError.write(Data((line + "\n").utf8))

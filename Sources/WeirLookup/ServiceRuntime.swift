@@ -1,0 +1,77 @@
+import WeirAlgebra
+import WeirDefinitions
+import WeirEngine
+
+/// A service, made ready for lookups: what it evaluates of each view.
+package final class ServiceRuntime: Sendable {
+    package let plan: ServicePlan
+    package let names: [String]
+    package struct Join: Sendable {
+        package let view: Int
+        /// Of the view, those whose results there are.
+        package let featureNumbers: [Int]
+        package let features: EvaluationPlan
+        package let empty: [FeatureResult]
+    }
+    package enum Source: Sendable {
+        case feature(join: Int, result: Int)
+        case request(@Sendable (any Sendable) -> FeatureValue)
+    }
+    package enum Output: Sendable {
+        case feature(join: Int, result: Int)
+        case onDemand(inputs: [Source], compute: @Sendable ([FeatureValue]) -> FeatureValue)
+    }
+    package let joins: [Join]
+    package let outputs: [Output]
+
+    package init(_ plan: ServicePlan, _ catalog: CatalogPlan, _ runtimes: [ViewRuntime]) throws {
+        self.plan = plan
+        names = plan.outputs.map(\.name)
+        var features: [[Int]] = Array(repeating: [], count: plan.joins.count)
+        func place(_ join: Int, _ feature: Int) -> Int {
+            if let known = features[join].firstIndex(of: feature) { return known }
+            features[join].append(feature)
+            return features[join].count - 1
+        }
+        outputs = plan.outputs.map { output in
+            switch output.computation {
+            case .feature(let join, let feature): .feature(join: join, result: place(join, feature))
+            case .onDemand(let inputs, let compute):
+                .onDemand(
+                    inputs: inputs.map { input in
+                        switch input {
+                        case .feature(let join, let feature): .feature(join: join, result: place(join, feature))
+                        case .request(let read): .request(read)
+                        }
+                    }, compute: compute)
+            }
+        }
+        joins = try plan.joins.enumerated().map { number, join in
+            let view = catalog.views.firstIndex { $0 === join.view }!
+            let empty = try runtimes[view].emptyEvaluation(asOf: AsOf(EventTime(microseconds: 0))).results
+            return Join(
+                view: view, featureNumbers: features[number], features: runtimes[view].evaluation(of: features[number]), empty: features[number].map { empty[$0] })
+        }
+    }
+
+    /// The outputs from what the joins gave.
+    package func finish(
+        _ request: any Sendable, _ joined: (_ join: Int, _ result: Int) -> FeatureResult, into results: inout [FeatureResult]
+    ) {
+        results.removeAll(keepingCapacity: true)
+        for output in outputs {
+            switch output {
+            case .feature(let join, let result): results.append(joined(join, result))
+            case .onDemand(let inputs, let compute):
+                let value = compute(
+                    inputs.map { input in
+                        switch input {
+                        case .feature(let join, let result): joined(join, result).value
+                        case .request(let read): read(request)
+                        }
+                    })
+                results.append(FeatureResult(value, value == .null ? .nullValue : .present))
+            }
+        }
+    }
+}
