@@ -121,7 +121,7 @@ public struct HyperLogLog: Sendable, Hashable {
         for index in registers.indices where other.registers[index] > registers[index] { registers[index] = other.registers[index] }
     }
 
-    var estimate: Int {
+    @usableFromInline var estimate: Int {
         let m = Double(Self.size)
         var counts = [Int](repeating: 0, count: Self.rankMax + 1)
         for register in registers { counts[Int(register)] += 1 }
@@ -188,7 +188,7 @@ public struct DistinctCount<Input: HashableColumn>: Aggregation {
 
     public var signature: String { "distinct_count(\(accumulator.bound))" }
 
-    public func value(of partial: DistinctAccumulation<Input>.Partial, at time: EventTime) -> AggregateResult<Int> {
+    @inlinable public func value(of partial: DistinctAccumulation<Input>.Partial, at time: EventTime) -> AggregateResult<Int> {
         switch partial {
         case .hashes(let hashes): .value(hashes.count)
         case .sketch(let sketch): .value(sketch.estimate)

@@ -34,7 +34,7 @@ public struct Minimum<Input: OrderedColumn>: Aggregation {
     public init() {}
     public var accumulator: ExtremumAccumulation<Input> { ExtremumAccumulation(.minimum) }
     public var signature: String { "min" }
-    public func value(of partial: Input.Element?, at time: EventTime) -> AggregateResult<Input.Element> {
+    @inlinable public func value(of partial: Input.Element?, at time: EventTime) -> AggregateResult<Input.Element> {
         partial.map { .value($0) } ?? .null
     }
 }
@@ -44,7 +44,7 @@ public struct Maximum<Input: OrderedColumn>: Aggregation {
     public init() {}
     public var accumulator: ExtremumAccumulation<Input> { ExtremumAccumulation(.maximum) }
     public var signature: String { "max" }
-    public func value(of partial: Input.Element?, at time: EventTime) -> AggregateResult<Input.Element> {
+    @inlinable public func value(of partial: Input.Element?, at time: EventTime) -> AggregateResult<Input.Element> {
         partial.map { .value($0) } ?? .null
     }
 }
@@ -138,7 +138,7 @@ public struct First<Input: FeatureColumn>: Aggregation {
     public init() {}
     public var accumulator: EdgeAccumulation<Input> { EdgeAccumulation(.first, 1) }
     public var signature: String { "first" }
-    public func value(of partial: [EdgeAccumulation<Input>.Entry], at time: EventTime) -> AggregateResult<Input.Element> {
+    @inlinable public func value(of partial: [EdgeAccumulation<Input>.Entry], at time: EventTime) -> AggregateResult<Input.Element> {
         partial.first.map { .value($0.element) } ?? .null
     }
 }
@@ -148,7 +148,7 @@ public struct Last<Input: FeatureColumn>: Aggregation {
     public init() {}
     public var accumulator: EdgeAccumulation<Input> { EdgeAccumulation(.last, 1) }
     public var signature: String { "last" }
-    public func value(of partial: [EdgeAccumulation<Input>.Entry], at time: EventTime) -> AggregateResult<Input.Element> {
+    @inlinable public func value(of partial: [EdgeAccumulation<Input>.Entry], at time: EventTime) -> AggregateResult<Input.Element> {
         partial.first.map { .value($0.element) } ?? .null
     }
 }
@@ -158,7 +158,7 @@ public struct FirstN<Input: FeatureColumn>: Aggregation {
     public let accumulator: EdgeAccumulation<Input>
     public init(_ n: Int) { accumulator = EdgeAccumulation(.first, n) }
     public var signature: String { "first(\(accumulator.n))" }
-    public func value(of partial: [EdgeAccumulation<Input>.Entry], at time: EventTime) -> AggregateResult<[Input.Element]> {
+    @inlinable public func value(of partial: [EdgeAccumulation<Input>.Entry], at time: EventTime) -> AggregateResult<[Input.Element]> {
         .value(partial.map { $0.element })
     }
 }
@@ -168,7 +168,7 @@ public struct LastN<Input: FeatureColumn>: Aggregation {
     public let accumulator: EdgeAccumulation<Input>
     public init(_ n: Int) { accumulator = EdgeAccumulation(.last, n) }
     public var signature: String { "last(\(accumulator.n))" }
-    public func value(of partial: [EdgeAccumulation<Input>.Entry], at time: EventTime) -> AggregateResult<[Input.Element]> {
+    @inlinable public func value(of partial: [EdgeAccumulation<Input>.Entry], at time: EventTime) -> AggregateResult<[Input.Element]> {
         .value(partial.map { $0.element })
     }
 }

@@ -49,7 +49,7 @@ public struct QuantileSketch: Sendable, Hashable {
     }
 
     /// The middle of the bin that holds the value of rank floor(q · (n − 1)); nil without values.
-    func quantile(_ q: Double) -> Double? {
+    @usableFromInline func quantile(_ q: Double) -> Double? {
         let count = self.count
         guard count > 0 else { return nil }
         // As a Double a damaged count may be 2^64.
@@ -128,7 +128,7 @@ public struct Quantile<Input: SketchableColumn>: Aggregation {
 
     public var accumulator: QuantileAccumulation<Input> { QuantileAccumulation() }
     public var signature: String { "quantile(\(q))" }
-    public func value(of partial: QuantileSketch, at time: EventTime) -> AggregateResult<Double> {
+    @inlinable public func value(of partial: QuantileSketch, at time: EventTime) -> AggregateResult<Double> {
         partial.quantile(q).map { .value($0) } ?? .null
     }
 }

@@ -88,7 +88,7 @@ public struct PowerSumAccumulation<Input: SummableColumn>: Accumulation {
     }
 
     /// nil below two values.
-    func variance(_ partial: Partial) -> AggregateResult<Double> {
+    @usableFromInline func variance(_ partial: Partial) -> AggregateResult<Double> {
         guard partial.count >= 2 else { return .null }
         return partial.squares.variance(count: partial.count, sum: partial.sum).map { .value($0) } ?? .overflow
     }
@@ -99,7 +99,7 @@ public struct Count<Input: ColumnValue>: Aggregation {
     @inlinable public init() {}
     public var accumulator: CountAccumulation<Input> { CountAccumulation() }
     public var signature: String { "count" }
-    public func value(of partial: UInt64, at time: EventTime) -> AggregateResult<Int> { .value(Int(clamping: partial)) }
+    @inlinable public func value(of partial: UInt64, at time: EventTime) -> AggregateResult<Int> { .value(Int(clamping: partial)) }
 }
 
 /// The exact sum, rounded once; 0 without events; null with status OVERFLOW beyond the type's range.
@@ -107,7 +107,7 @@ public struct Sum<Input: SummableColumn & FeatureColumn>: Aggregation {
     @inlinable public init() {}
     public var accumulator: SumAccumulation<Input> { SumAccumulation() }
     public var signature: String { "sum" }
-    public func value(of partial: SumAccumulation<Input>.Partial, at time: EventTime) -> AggregateResult<Input.SumValue> {
+    @inlinable public func value(of partial: SumAccumulation<Input>.Partial, at time: EventTime) -> AggregateResult<Input.SumValue> {
         Input.value(of: partial.sum)
     }
 }
@@ -117,7 +117,7 @@ public struct Mean<Input: SummableColumn>: Aggregation {
     @inlinable public init() {}
     public var accumulator: SumAccumulation<Input> { SumAccumulation() }
     public var signature: String { "mean" }
-    public func value(of partial: SumAccumulation<Input>.Partial, at time: EventTime) -> AggregateResult<Double> {
+    @inlinable public func value(of partial: SumAccumulation<Input>.Partial, at time: EventTime) -> AggregateResult<Double> {
         if partial.count == 0 { return .null }
         return partial.sum.roundedDouble().map { .value($0 / Double(partial.count)) } ?? .overflow
     }
@@ -128,7 +128,7 @@ public struct Variance<Input: SummableColumn>: Aggregation {
     @inlinable public init() {}
     public var accumulator: PowerSumAccumulation<Input> { PowerSumAccumulation() }
     public var signature: String { "variance" }
-    public func value(of partial: PowerSumAccumulation<Input>.Partial, at time: EventTime) -> AggregateResult<Double> {
+    @inlinable public func value(of partial: PowerSumAccumulation<Input>.Partial, at time: EventTime) -> AggregateResult<Double> {
         accumulator.variance(partial)
     }
 }
@@ -138,7 +138,7 @@ public struct StandardDeviation<Input: SummableColumn>: Aggregation {
     @inlinable public init() {}
     public var accumulator: PowerSumAccumulation<Input> { PowerSumAccumulation() }
     public var signature: String { "standard_deviation" }
-    public func value(of partial: PowerSumAccumulation<Input>.Partial, at time: EventTime) -> AggregateResult<Double> {
+    @inlinable public func value(of partial: PowerSumAccumulation<Input>.Partial, at time: EventTime) -> AggregateResult<Double> {
         switch accumulator.variance(partial) {
         case .value(let variance): .value(variance.squareRoot())
         case .null: .null

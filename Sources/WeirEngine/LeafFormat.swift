@@ -107,6 +107,12 @@ package struct LeafView: RowAccess {
         }
     }
 
+    /// A column of texts, to be gone through.
+    package func texts(column: Int) -> TextColumn? {
+        if case .texts(let texts) = columns[column].values { return TextColumn(texts: texts) }
+        return nil
+    }
+
     /// All rows, copied.
     package func rows(columns types: [ViewPlan.Column]) -> EventRows {
         var rows = EventRows(columns: types)
@@ -273,6 +279,26 @@ package struct LeafView: RowAccess {
             }
         }
 
+        /// Whether a row's text is before another one (−1), is it (0), or is behind it (1), without a copy of it.
+        func compare(_ row: Int, _ other: UnsafeRawBufferPointer) -> Int {
+            let text = suffix(row)
+            if prefix.isEmpty { return compareBytes(text, other) }
+            if other.count < prefix.count {
+                let order = compareBytes(UnsafeRawBufferPointer(rebasing: prefix[..<other.count]), other)
+                return order == 0 ? 1 : order
+            }
+            let order = compareBytes(prefix, UnsafeRawBufferPointer(rebasing: other[..<prefix.count]))
+            return order != 0 ? order : compareBytes(text, UnsafeRawBufferPointer(rebasing: other[prefix.count...]))
+        }
+
+        /// As `firstBytes` of a row's text.
+        func firstBytes(_ row: Int) -> UInt64 {
+            let text = suffix(row)
+            if prefix.isEmpty { return WeirEngine.firstBytes(text) }
+            if prefix.count >= 8 { return WeirEngine.firstBytes(prefix) }
+            return WeirEngine.firstBytes(prefix) | WeirEngine.firstBytes(text) >> UInt64(8 * prefix.count)
+        }
+
         func with<R>(_ row: Int, _ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R {
             let text = suffix(row)
             if prefix.isEmpty { return try body(text) }
@@ -362,4 +388,14 @@ package struct LeafView: RowAccess {
             }
         }
     }
+}
+
+/// The texts of a stored leaf's column, compared in place. It borrows the leaf's memory.
+package struct TextColumn {
+    let texts: LeafView.Texts
+
+    /// −1, 0 or 1: how a row's text stands to another one.
+    package func compare(_ row: Int, _ other: UnsafeRawBufferPointer) -> Int { texts.compare(row, other) }
+    /// The first eight bytes of a row's text as a number, in the order of bytes.
+    package func firstBytes(_ row: Int) -> UInt64 { texts.firstBytes(row) }
 }

@@ -434,6 +434,8 @@ private final class GroupCursor {
     private let db: Database
     /// The group that the walk stands on, its next row, and what that row's key begins with.
     private var group: RowGroup?
+    private var keys: TextColumn?
+    private var count = 0
     private var row = 0
     private var prefix: UInt64 = 0
     private var isStarted = false
@@ -467,6 +469,7 @@ private final class GroupCursor {
         sqlite3_reset(find.sqliteStatement)
         sqlite3_reset(walk.sqliteStatement)
         group = nil
+        keys = nil
     }
 
     /// Whether the group that a run was just found in is one of those whose columns are checked; once for each.
@@ -478,14 +481,13 @@ private final class GroupCursor {
 
     /// Hands over the rows of a key, group by group.
     func forEachRun(_ key: UnsafeRawBufferPointer, _ keyPrefix: UInt64, _ body: (RowGroup, Range<Int>) throws -> Void) throws {
-        if isAtEnd || (group != nil && prefix > keyPrefix) { return }
-        while let group = try group(reaching: key) {
-            let count = group.leaf.count
+        if isAtEnd || (keys != nil && prefix > keyPrefix) { return }
+        while let keys = try keys(reaching: key) {
             var start = row
             // Galloping: the next key mostly is near.
-            if isBefore(group, start, key) {
+            if keys.compare(start, key) < 0 {
                 var step = 1
-                while start + step < count, isBefore(group, start + step, key) {
+                while start + step < count, keys.compare(start + step, key) < 0 {
                     start += step
                     step *= 2
                 }
@@ -493,32 +495,24 @@ private final class GroupCursor {
                 start += 1
                 while start < high {
                     let middle = (start + high) / 2
-                    if isBefore(group, middle, key) { start = middle + 1 } else { high = middle }
+                    if keys.compare(middle, key) < 0 { start = middle + 1 } else { high = middle }
                 }
             }
             var end = start
-            while end < count, group.leaf.withText(end, column: RowGroupLayout.key, { compareBytes($0, key) == 0 }) { end += 1 }
-            move(to: end)
-            if start < end { try body(group, start..<end) }
+            while end < count, keys.compare(end, key) == 0 { end += 1 }
+            row = end
+            if end < count { prefix = keys.firstBytes(end) }
+            if start < end, let group { try body(group, start..<end) }
             // The key's rows may go on in the next group.
             if end < count { return }
         }
     }
 
-    private func isBefore(_ group: RowGroup, _ row: Int, _ key: UnsafeRawBufferPointer) -> Bool {
-        group.leaf.withText(row, column: RowGroupLayout.key) { compareBytes($0, key) < 0 }
-    }
-
-    private func move(to row: Int) {
-        self.row = row
-        if let group, row < group.leaf.count { prefix = group.leaf.withText(row, column: RowGroupLayout.key) { firstBytes($0) } }
-    }
-
-    /// The group that holds a key's rows, or the first behind it; nil where the segment ends before the key.
-    private func group(reaching key: UnsafeRawBufferPointer) throws -> RowGroup? {
+    /// The keys of the group that holds a key's rows, or of the first behind it; nil where the segment ends before the key.
+    private func keys(reaching key: UnsafeRawBufferPointer) throws -> TextColumn? {
         if isAtEnd { return nil }
-        if let group, row < group.leaf.count {
-            if lastKeyReaches(key) { return group }
+        if let keys, row < count {
+            if lastKeyReaches(key) { return keys }
         } else if !isStarted {
             try seek(key)
         }
@@ -528,6 +522,7 @@ private final class GroupCursor {
             if steps == Self.stepsMax { try seek(key) }
             steps += 1
             group = nil
+            keys = nil
             let code = sqlite3_step(handle)
             if code == SQLITE_DONE {
                 isAtEnd = true
@@ -536,11 +531,19 @@ private final class GroupCursor {
             guard code == SQLITE_ROW else { throw HistoryDatabase.failure(code, "reading", db) }
             guard lastKeyReaches(key) else { continue }
             let bytes = UnsafeRawBufferPointer(start: sqlite3_column_blob(handle, 1), count: Int(sqlite3_column_bytes(handle, 1)))
-            do { group = try segment.layout.open(bytes) } catch { throw segment.damage(error) }
+            let opened: RowGroup
+            do { opened = try segment.layout.open(bytes) } catch { throw segment.damage(error) }
+            guard opened.leaf.count > 0, let texts = opened.leaf.texts(column: RowGroupLayout.key) else {
+                throw segment.damage(FormatError("a row group without keys"))
+            }
+            group = opened
+            keys = texts
+            count = opened.leaf.count
             groupCount += 1
             isGroupNew = true
-            move(to: 0)
-            return group
+            row = 0
+            prefix = texts.firstBytes(0)
+            return texts
         }
     }
 
@@ -554,6 +557,7 @@ private final class GroupCursor {
     private func seek(_ key: UnsafeRawBufferPointer) throws {
         isStarted = true
         group = nil
+        keys = nil
         let finder = find.sqliteStatement
         sqlite3_reset(finder)
         sqlite3_bind_int64(finder, 1, segment.number)
