@@ -124,6 +124,8 @@ let package = Package(
             "WeirSimulationTests",
             ["Weir", "WeirDefinitions", "WeirEngine", "WeirPipeline", "WeirRecords", "WeirSources", "WeirTesting"]),
         tests("WeirLookupTests", ["WeirLookup"]),
+        tests(
+            "WeirTrainingTests", ["Weir", "WeirDefinitions", "WeirEngine", "WeirHistory", "WeirRecords", "WeirTesting", "WeirTraining"]),
         tests("WeirFuzzTests", ["FuzzKit"]),
         tests(
             "WeirPipelineTests",

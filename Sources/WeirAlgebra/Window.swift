@@ -9,6 +9,8 @@ public struct Window: Hashable, Sendable {
         /// The length is the gap.
         case session
         case lifetime
+        /// What happens from the time on: a label's.
+        case following
     }
 
     public let kind: Kind
@@ -56,6 +58,9 @@ public struct Window: Hashable, Sendable {
     /// Everything before `t`.
     public static let lifetime = Window(.lifetime, 0)
 
+    /// `[t, t + length)`: what is to be predicted. Of label views alone, whose values only a training set has.
+    public static func following(_ length: Duration) -> Window { Window(.following, length.wholeMicroseconds) }
+
     /// What is impossible about this window, in words; nil for a possible one.
     public var problem: String? {
         if kind == .lifetime { return nil }
@@ -80,7 +85,7 @@ public struct Window: Hashable, Sendable {
         switch kind {
         case .hopping(let every): every
         case .tumbling: length
-        case .sliding, .session, .lifetime: nil
+        case .sliding, .session, .lifetime, .following: nil
         }
     }
 
@@ -119,6 +124,7 @@ public struct Window: Hashable, Sendable {
             return (end.advanced(by: -length), end)
         case .session: return nil
         case .lifetime: return (.distantPast, t)
+        case .following: return (t, t.advanced(by: length))
         }
     }
 
@@ -132,6 +138,7 @@ public struct Window: Hashable, Sendable {
         case .tumbling(let closed): return "tumbling(\(length)\(shift))" + (closed ? ".previous" : "")
         case .session: return "session(\(length))"
         case .lifetime: return "lifetime"
+        case .following: return "following(\(length))"
         }
     }
 }

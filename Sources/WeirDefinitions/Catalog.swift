@@ -127,20 +127,26 @@ package final class ServicePlan: Sendable {
     package let name: String
     package let requestSchema: RecordSchema
     package let joins: [Join]
+    /// Behind the joins: those of labels alone.
+    package let labelJoins: [Join]
     package let outputs: [Output]
+    /// Columns of training sets behind the outputs; lookups do not have them.
+    package let labels: [Output]
     package let makeDecoder: @Sendable () -> any RequestDecoding
     /// For records of a schema that has the request's fields and perhaps others.
     package let makeRowDecoder: @Sendable (RecordSchema) -> any RequestRowDecoding
 
     init(
-        name: String, requestSchema: RecordSchema, joins: [Join], outputs: [Output],
+        name: String, requestSchema: RecordSchema, joins: [Join], labelJoins: [Join], outputs: [Output], labels: [Output],
         makeDecoder: @escaping @Sendable () -> any RequestDecoding,
         makeRowDecoder: @escaping @Sendable (RecordSchema) -> any RequestRowDecoding
     ) {
         self.name = name
         self.requestSchema = requestSchema
         self.joins = joins
+        self.labelJoins = labelJoins
         self.outputs = outputs
+        self.labels = labels
         self.makeDecoder = makeDecoder
         self.makeRowDecoder = makeRowDecoder
     }
@@ -250,10 +256,10 @@ private func makeServicePlan<S: FeatureService>(
         }
         outputs.append(output)
     }
-    for output in S().outputs {
+    func add(_ output: Output<S.Request>) throws(DefinitionError) {
         switch output.kind {
         case .joined(let input, let name):
-            guard case .feature(let join, let feature) = try source(input) else { continue }
+            guard case .feature(let join, let feature) = try source(input) else { return }
             let plan = joins[join].view.features[feature]
             try append(.init(name: name ?? plan.name, type: plan.type, computation: .feature(join: join, feature: feature)))
         case .allOf(let node):
@@ -277,10 +283,24 @@ private func makeServicePlan<S: FeatureService>(
                     name: node.name, type: node.type, computation: .onDemand(inputs: inputs, compute: node.compute), inputNames: names))
         }
     }
+    let instance = S()
+    for output in instance.outputs { try add(output) }
     if outputs.isEmpty { throw DefinitionError("service \(S.name) has no outputs") }
+    let servedCount = outputs.count
+    let servedJoins = joins.count
+    if let label = joins.first(where: { $0.view.isLabelView }) {
+        throw DefinitionError("service \(S.name): \(label.view.name) has labels, which nobody can be served; list them in `labels`")
+    }
+    for label in instance.labels { try add(label) }
+    if let feature = joins[servedJoins...].first(where: { !$0.view.isLabelView }) {
+        throw DefinitionError("service \(S.name): \(feature.view.name) has no labels: list its features in `outputs`")
+    }
+    let labels = Array(outputs[servedCount...])
+    outputs.removeLast(labels.count)
 
     return ServicePlan(
-        name: S.name, requestSchema: schema, joins: joins, outputs: outputs,
+        name: S.name, requestSchema: schema, joins: Array(joins[..<servedJoins]), labelJoins: Array(joins[servedJoins...]),
+        outputs: outputs, labels: labels,
         makeDecoder: { RequestDecoder<S.Request>(schema) }, makeRowDecoder: { RequestRowDecoder<S.Request>($0) })
 }
 

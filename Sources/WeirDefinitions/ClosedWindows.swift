@@ -61,7 +61,7 @@ package struct ClosedWindowPlan: Sendable, Hashable {
         self.windows = windows.indices.filter { index in
             switch windows[index].kind {
             case .tumbling(closed: false), .hopping, .session: true
-            case .tumbling(closed: true), .sliding, .lifetime: false
+            case .tumbling(closed: true), .sliding, .lifetime, .following: false
             }
         }
         if self.windows.isEmpty {

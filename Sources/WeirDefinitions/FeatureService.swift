@@ -23,10 +23,15 @@ public protocol FeatureService: Sendable {
     /// What is answered, in this order.
     @OutputBuilder<Request> var outputs: [Output<Request>] { get }
 
+    /// What is to be predicted, from label views (`.following` windows): columns of training sets behind the outputs, never served.
+    @OutputBuilder<Request> var labels: [Output<Request>] { get }
+
     init()
 }
 
 extension FeatureService {
+    public var labels: [Output<Request>] { [] }
+
     public static var name: String { wireName(String(describing: Self.self)) }
 
     /// The fields of the request, as inputs of on-demand features: `request.cartValue`.

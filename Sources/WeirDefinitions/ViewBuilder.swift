@@ -58,6 +58,11 @@ struct TypedView<Source: Event>: Sendable {
             }
             features.append(.init(name: name, type: node.type, computation: computation, signature: signature))
         }
+        if let label = windows.first(where: { $0.kind == .following }), let feature = windows.first(where: { $0.kind != .following }) {
+            throw DefinitionError(
+                "\(V.name): a view has labels (over \(label.signature)) or features (over \(feature.signature)), not both: move the labels to a view of their own"
+            )
+        }
         if filters.count > 64 {
             throw DefinitionError("\(V.name): a view has at most 64 filters, this one has \(filters.count); share Filter values")
         }

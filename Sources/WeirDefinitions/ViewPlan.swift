@@ -126,7 +126,7 @@ package final class ViewPlan: Sendable {
             case .hopping(let every): reach = max(reach, length + every)
             case .tumbling(closed: true): reach = max(reach, 2 * length)
             case .session: reach = max(reach, length + 86_400_000_000)
-            case .lifetime: break
+            case .lifetime, .following: break
             }
         }
         return reach
@@ -143,6 +143,9 @@ package final class ViewPlan: Sendable {
         }
         return chosen
     }
+
+    /// Whether the features are labels: of what happens after the time asked for. Only training sets have them.
+    package var isLabelView: Bool { windows.contains { $0.kind == .following } }
 
     package var hasLifetimeWindow: Bool { windows.contains { $0.kind == .lifetime } }
 

@@ -141,6 +141,11 @@ extension ViewRuntime {
         plan.windows.map { $0.bounds(at: asOf.time)?.start.microseconds ?? .min }.min() ?? .min
     }
 
+    /// The first moment that no window at this time reaches any more.
+    package func latestReach(asOf: AsOf) -> Int64 {
+        plan.windows.reduce(asOf.end) { $1.kind == .following ? max($0, asOf.time.advanced(by: $1.length ?? 0).microseconds) : $0 }
+    }
+
     /// The values of the features over one window, from exactly its rows, in order.
     ///
     /// - Parameter end: the window's end, at which they are asked for.
@@ -249,6 +254,8 @@ extension ViewRuntime {
                     end = bounds.end.microseconds
                     overlayEnd = end
                 }
+                // Where events of exactly the time count before it, they do not count again behind it.
+                if window.kind == .following { start = asOf.end }
                 if window.kind == .lifetime {
                     if let baseTime, end < baseTime { return scratch.leaveToHistory(.totals(window: number, before: baseTime)) }
                 } else if start < keptFrom {

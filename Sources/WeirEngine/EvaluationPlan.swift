@@ -7,7 +7,7 @@ package final class EvaluationPlan: Sendable {
     struct Chain: Sendable {
         /// Of the view's windows.
         let windows: [Int]
-        /// Of closed windows: the end is where the window's grid says.
+        /// Of a window that ends elsewhere than at the time asked for: a closed one, or a label's.
         let isClosed: Bool
         let slots: [SlotEvaluator]
     }
@@ -51,7 +51,7 @@ package final class EvaluationPlan: Sendable {
         // A derived feature's inputs come before it in the view.
         self.derived = derived.sorted { evaluated[$0.result] < evaluated[$1.result] }
 
-        func isClosed(_ window: Int) -> Bool { plan.windows[window].kind == .tumbling(closed: true) }
+        func isClosed(_ window: Int) -> Bool { [.tumbling(closed: true), .following].contains(plan.windows[window].kind) }
         var slots: [(slot: Int, feature: SlotFeature)] = []
         for (result, number) in evaluated.enumerated() {
             if case .aggregate(let slot, let window, let aggregation) = plan.features[number].computation {

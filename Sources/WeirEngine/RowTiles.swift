@@ -22,7 +22,8 @@ final class RowTiles<A: Accumulation> {
     /// Adds the partial of some of the rows.
     ///
     /// - Parameter fold: the partial of a few rows.
-    func add(_ range: Range<Int>, to partial: inout A.Partial, merge: (A.Partial, inout A.Partial) -> Void, fold: (Range<Int>) -> A.Partial) {
+    func add(_ range: Range<Int>, to partial: inout A.Partial, merge: (A.Partial, inout A.Partial) -> Void, fold: (Range<Int>) -> A.Partial)
+    {
         let range = range.lowerBound - rows.lowerBound..<range.upperBound - rows.lowerBound
         add(range, level: levels.count - 1, &partial, merge, fold)
     }

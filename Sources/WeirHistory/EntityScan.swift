@@ -13,12 +13,19 @@ package struct HistorySnapshot: Sendable {
         package let position: Int64
     }
 
+    /// What tells the store from others.
+    package let store: String
     /// What of the sources is in it.
     package let positions: [Position]
     /// The last accepted event that is in it.
     package let lastSequence: Int64
     /// For each stream its segments, by their numbers.
     let segments: [String: [KnownSegment]]
+
+    /// For each stream the time up to which its watermark says that it is complete.
+    package var completeUntil: [String: Int64]
+
+    package func completeUntil(_ stream: String) -> Int64 { completeUntil[stream] ?? .min }
 
     package func segmentCount(_ stream: String) -> Int { segments[stream]?.count ?? 0 }
 }
@@ -113,17 +120,30 @@ package final class TailRows: Sendable {
 }
 
 extension HistoryReader {
-    package func snapshot() throws -> HistorySnapshot {
+    /// - Parameter sequence: the last accepted event that is in it; nil: of all.
+    package func snapshot(upTo sequence: Int64? = nil) throws -> HistorySnapshot {
         let positions = try positions().map { HistorySnapshot.Position(source: $0.source, position: $0.position) }
         // What is accepted meanwhile may be in the rows, but nothing that the positions name is missing.
         return try read { db in
             var segments: [String: [KnownSegment]] = [:]
             var last: Int64 = 0
+            var completeUntil: [String: Int64] = [:]
+            for row in try Row.fetchAll(db, sql: "SELECT stream, watermark FROM weir_watermarks") {
+                completeUntil[row["stream"]] = row["watermark"]
+            }
             for (name, table) in tables {
-                segments[name] = try KnownSegment.rows(table, from: 0, db).map { try KnownSegment($0, table) }
+                var known = try KnownSegment.rows(table, from: 0, db).map { try KnownSegment($0, table) }
+                if let sequence, let cut = known.firstIndex(where: { $0.lastSequence >= sequence }) { known.removeSubrange((cut + 1)...) }
+                segments[name] = known
                 last = max(last, try Int64.fetchOne(db, sql: "SELECT max(_seq) FROM \(table.name)") ?? 0)
             }
-            return HistorySnapshot(positions: positions, lastSequence: last, segments: segments)
+            if let sequence, sequence > last {
+                throw HistoryError(
+                    "the history has \(last) events, not the \(sequence) that are asked for: it is not the same store, or an older copy")
+            }
+            return HistorySnapshot(
+                store: try String.fetchOne(db, sql: "SELECT value FROM weir_meta WHERE key = 'store'") ?? "", positions: positions,
+                lastSequence: sequence ?? last, segments: segments, completeUntil: completeUntil)
         }
     }
 
@@ -239,7 +259,13 @@ package final class EntityScan {
             for cursor in cursors where cursor.segment.firstTime < end && cursor.segment.lastTime >= start {
                 try cursor.forEachRun(key, prefix) { group, range in
                     let rows = group.lowerBound(range, time: start)..<group.lowerBound(range, time: end)
-                    if !rows.isEmpty { try append(group, rows, isFirstUse: cursor.isToBeChecked()) }
+                    if cursor.segment.lastSequence <= snapshot.lastSequence {
+                        if !rows.isEmpty { try append(group, rows, isFirstUse: cursor.isToBeChecked()) }
+                    } else {
+                        for row in rows where group.sequence(row) <= snapshot.lastSequence {
+                            try append(group, row..<row + 1, isFirstUse: cursor.isToBeChecked())
+                        }
+                    }
                 }
             }
             try appendTail(key, from: start, to: end, first)
@@ -358,7 +384,8 @@ package final class EntityScan {
         var batch = table.stream.prepare(records, view: position, keyHashes: keyHashes)
         guard batch.records.malformed.isEmpty, batch.count == records.rows.count else {
             throw HistoryError(
-                "an event of '\(table.stream.name)' in the history does not decode any more: \(batch.records.malformed.first?.reason ?? "")")
+                "an event of '\(table.stream.name)' in the history does not decode any more: \(batch.records.malformed.first?.reason ?? "")"
+            )
         }
         if !table.stream.hasIDs {
             batch.assignSequenceIDs(rows: Array(0..<batch.count), sequences: records.rows.map(\.offset))

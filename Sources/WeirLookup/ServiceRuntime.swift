@@ -5,6 +5,8 @@ import WeirEngine
 /// A service, made ready for lookups: what it evaluates of each view.
 package final class ServiceRuntime: Sendable {
     package let plan: ServicePlan
+    /// Of the plan, those that are evaluated.
+    package let planJoins: [ServicePlan.Join]
     package let names: [String]
     package struct Join: Sendable {
         package let view: Int
@@ -24,16 +26,19 @@ package final class ServiceRuntime: Sendable {
     package let joins: [Join]
     package let outputs: [Output]
 
-    package init(_ plan: ServicePlan, _ catalog: CatalogPlan, _ runtimes: [ViewRuntime]) throws {
+    /// - Parameter includesLabels: for a training set; the outputs are followed by the labels.
+    package init(_ plan: ServicePlan, _ catalog: CatalogPlan, _ runtimes: [ViewRuntime], includesLabels: Bool = false) throws {
         self.plan = plan
-        names = plan.outputs.map(\.name)
-        var features: [[Int]] = Array(repeating: [], count: plan.joins.count)
+        let wanted = plan.outputs + (includesLabels ? plan.labels : [])
+        names = wanted.map(\.name)
+        planJoins = plan.joins + (includesLabels ? plan.labelJoins : [])
+        var features: [[Int]] = Array(repeating: [], count: planJoins.count)
         func place(_ join: Int, _ feature: Int) -> Int {
             if let known = features[join].firstIndex(of: feature) { return known }
             features[join].append(feature)
             return features[join].count - 1
         }
-        outputs = plan.outputs.map { output in
+        outputs = wanted.map { output in
             switch output.computation {
             case .feature(let join, let feature): .feature(join: join, result: place(join, feature))
             case .onDemand(let inputs, let compute):
@@ -46,11 +51,12 @@ package final class ServiceRuntime: Sendable {
                     }, compute: compute)
             }
         }
-        joins = try plan.joins.enumerated().map { number, join in
+        joins = try planJoins.enumerated().map { number, join in
             let view = catalog.views.firstIndex { $0 === join.view }!
             let empty = try runtimes[view].emptyEvaluation(asOf: AsOf(EventTime(microseconds: 0))).results
             return Join(
-                view: view, featureNumbers: features[number], features: runtimes[view].evaluation(of: features[number]), empty: features[number].map { empty[$0] })
+                view: view, featureNumbers: features[number], features: runtimes[view].evaluation(of: features[number]),
+                empty: features[number].map { empty[$0] })
         }
     }
 

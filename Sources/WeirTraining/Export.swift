@@ -27,6 +27,12 @@ package struct ExportRequest: Sendable {
     /// takes more is computed in parts, each of which reads the history once.
     package var memory = 300 << 20
     package var threads = ProcessInfo.processInfo.activeProcessorCount
+    /// Rows of the spine that are read, decoded and written together.
+    package var rowsPerBlock = 8_192
+    /// Of the history, the last accepted event that counts; nil: all.
+    package var lastSequence: Int64?
+    /// For each stream the time up to which labels take it for complete, in place of its watermark; nil: the watermarks.
+    package var completeUntil: [String: EventTime]?
 
     package init(service: ServicePlan, catalog: CatalogPlan, directory: String, spinePath: String, outPath: String) {
         self.service = service
@@ -37,6 +43,77 @@ package struct ExportRequest: Sendable {
     }
 }
 
+/// A manifest with what its file is made from.
+package struct ExportedManifest: Decodable, Sendable {
+    package struct History: Decodable, Sendable {
+        package let store: String
+        package let sequence: Int64
+    }
+    package let service: String
+    package let sha256: String
+    package let spine: String
+    package let spineSHA256: String
+    package let timestampColumn: String
+    package let asKnown: Bool
+    package let inclusive: Bool
+    package let from: String?
+    package let to: String?
+    package let sample: Double?
+    package let views: [String: String]
+    package let history: History
+    package let labelsUntil: [String: String]?
+
+    private enum CodingKeys: String, CodingKey {
+        case service, sha256, spine, inclusive, from, to, sample, views, history
+        case spineSHA256 = "spine_sha256"
+        case timestampColumn = "timestamp_column"
+        case asKnown = "as_known"
+        case labelsUntil = "labels_until"
+    }
+
+    package init(path: String) throws {
+        guard let data = FileManager.default.contents(atPath: path) else { throw ExportError("cannot read the manifest \(path)") }
+        do { self = try JSONDecoder().decode(Self.self, from: data) } catch {
+            throw ExportError("\(path) is no manifest of an export: \(error)")
+        }
+    }
+}
+
+/// What became of making a training set anew.
+package enum ExportCheck: Sendable {
+    case same(rows: Int)
+    /// The first line of the file that differs, counted from 1, as it is and as it would be; nil where there is none.
+    case differs(line: Int, file: String?, computed: String?)
+}
+
+/// Computes a training set again and compares it with its file, byte by byte. Nothing is written.
+package func checkTrainingSet(
+    _ request: ExportRequest, _ manifest: ExportedManifest, progress: @escaping @Sendable (Int, Int) -> Void
+) throws -> ExportCheck {
+    for join in request.service.joins + request.service.labelJoins where manifest.views[join.view.name] != join.view.fingerprint {
+        throw ExportError(
+            "the definition of \(join.view.name) is not the one that the manifest names: its features were defined otherwise then")
+    }
+    let comparison = try FileComparison(request.outPath)
+    let computed = try computeTrainingSet(request, into: comparison, progress: progress)
+    guard computed.spineSHA256 == manifest.spineSHA256 else {
+        throw ExportError("the spine \(request.spinePath) is not the one that the training set was made from: its SHA-256 differs")
+    }
+    if let difference = try comparison.end() { return difference }
+    guard computed.sha256 == manifest.sha256 else {
+        throw ExportError("\(request.outPath) is what would be made, but not what the manifest names: its SHA-256 differs")
+    }
+    return .same(rows: computed.rows)
+}
+
+private struct ComputedTrainingSet {
+    let rows: Int
+    let sha256: String
+    let spineSHA256: String
+    let snapshot: HistorySnapshot
+    let nulls: [Int]
+}
+
 /// Reads a spine, computes its training set, and writes it with its manifest: the same inputs give the same bytes, whatever the number of
 /// threads and the memory.
 ///
@@ -44,25 +121,93 @@ package struct ExportRequest: Sendable {
 ///
 /// - Parameter progress: is called on any thread with rows that are done and an estimate of all.
 package func exportTrainingSet(_ request: ExportRequest, progress: @escaping @Sendable (Int, Int) -> Void) throws -> ExportSummary {
+    let output = try OutputFile(request.outPath)
+    let computed = try computeTrainingSet(request, into: output, progress: progress)
+    let file = try OutputFile(request.outPath + ".manifest.json")
+    try file.write(manifest(request, computed).json)
+    try output.sync()
+    try file.sync()
+    // The data first: a manifest never stands beside older data than its own.
+    try output.replace()
+    try file.replace()
+    return ExportSummary(rows: computed.rows, sha256: computed.sha256)
+}
+
+private func manifest(_ request: ExportRequest, _ computed: ComputedTrainingSet) -> Manifest {
     let service = request.service
-    var spine = try SpineReader(path: request.spinePath, service: service, timestampColumn: request.timestampColumn)
+    var manifest = Manifest()
+    manifest.add("service", .string(service.name))
+    manifest.add("rows", .int(Int64(computed.rows)))
+    manifest.add("sha256", .string(computed.sha256))
+    manifest.add("spine", .string(request.spinePath))
+    manifest.add("spine_sha256", .string(computed.spineSHA256))
+    manifest.add("timestamp_column", .string(request.timestampColumn))
+    manifest.add("as_known", .bool(request.asKnown))
+    manifest.add("inclusive", .bool(request.isInclusive))
+    if let from = request.selection.from { manifest.add("from", .string(TimeText.format(from))) }
+    if let to = request.selection.to { manifest.add("to", .string(TimeText.format(to))) }
+    if let sample = request.selection.sample { manifest.add("sample", .double(sample)) }
+    let views = (service.joins + service.labelJoins).map(\.view)
+    manifest.add("views", .map(views.map { .init(key: $0.name, value: .string($0.fingerprint)) }))
+    let streams = request.catalog.streams.filter { stream in views.contains { $0.stream == stream.name } }
+    manifest.add("streams", .map(streams.map { .init(key: $0.name, value: .string($0.fingerprint)) }))
+    manifest.add("positions", .map(computed.snapshot.positions.map { .init(key: $0.source, value: .int($0.position)) }))
+    manifest.add(
+        "history",
+        .map([
+            .init(key: "store", value: .string(computed.snapshot.store)),
+            .init(key: "sequence", value: .int(computed.snapshot.lastSequence)),
+        ]))
+    if !service.labelJoins.isEmpty {
+        // Labels that reach further are not known yet.
+        let labelled = Set(service.labelJoins.map(\.view.stream)).sorted()
+        manifest.add(
+            "labels_until",
+            .map(
+                labelled.compactMap { stream in
+                    computed.snapshot.completeUntil[stream].map {
+                        .init(key: stream, value: .string(TimeText.format(EventTime(microseconds: $0))))
+                    }
+                }))
+    }
+    manifest.add(
+        "features",
+        .list(
+            (service.outputs + service.labels).enumerated().map { index, output in
+                .map([
+                    .init(key: "name", value: .string(output.name)), .init(key: "type", value: .string(output.type.rawValue)),
+                    .init(key: "nulls", value: .int(Int64(computed.nulls[index]))),
+                ])
+            }))
+    return manifest
+}
+
+private func computeTrainingSet(
+    _ request: ExportRequest, into output: any TrainingSetOutput, progress: @escaping @Sendable (Int, Int) -> Void
+) throws -> ComputedTrainingSet {
+    let service = request.service
+    var spine = try SpineReader(
+        path: request.spinePath, service: service, timestampColumn: request.timestampColumn, rowsPerBlock: request.rowsPerBlock)
     let readers = try (0..<max(1, request.threads)).map { _ in
         try HistoryReader(directory: request.directory, catalog: request.catalog)
     }
-    let snapshot = try readers[0].snapshot()
+    var snapshot = try readers[0].snapshot(upTo: request.lastSequence)
+    if let given = request.completeUntil { snapshot.completeUntil = given.mapValues(\.microseconds) }
     let training = try TrainingSet(
         service: service, catalog: request.catalog, readers: readers, snapshot: snapshot,
         options: .init(asKnown: request.asKnown, isInclusive: request.isInclusive))
-    let output = try OutputFile(request.outPath)
+    var hash = SHA256()
     var header = spine.headerText
-    for output in service.outputs {
+    let columns = service.outputs + service.labels
+    for output in columns {
         header.append(UInt8(ascii: ","))
         CSVText.appendField(output.name, to: &header)
     }
     header.append(0x0A)
+    hash.update(data: header)
     try output.write(header)
 
-    var nulls = Array(repeating: 0, count: service.outputs.count)
+    var nulls = Array(repeating: 0, count: columns.count)
     var rows = 0
     let done = Atomic<Int>(0)
     while let blocks = try nextBlocks(&spine, training, request) {
@@ -70,42 +215,14 @@ package func exportTrainingSet(_ request: ExportRequest, progress: @escaping @Se
         rows += chunkRows
         // Rows differ little in length.
         let total = max(rows, Int(Double(rows) * Double(spine.size) / Double(max(1, spine.bytesRead))))
-        let joins = max(1, service.joins.count)
+        let joins = max(1, training.service.joins.count)
         let chunk = try training.compute(blocks) { count in
             progress(done.add(count, ordering: .relaxed).newValue / joins, total)
         }
-        try write(chunk, training, output, &nulls)
+        try write(chunk, training, output, &hash, &nulls)
     }
-    let sha256 = try output.finish()
-    var manifest = Manifest()
-    manifest.add("service", .string(service.name))
-    manifest.add("rows", .int(Int64(rows)))
-    manifest.add("sha256", .string(sha256))
-    manifest.add("spine_sha256", .string(spine.sha256()))
-    manifest.add("timestamp_column", .string(request.timestampColumn))
-    manifest.add("as_known", .bool(request.asKnown))
-    manifest.add("inclusive", .bool(request.isInclusive))
-    let views = service.joins.map(\.view)
-    manifest.add("views", .map(views.map { .init(key: $0.name, value: .string($0.fingerprint)) }))
-    let streams = request.catalog.streams.filter { stream in views.contains { $0.stream == stream.name } }
-    manifest.add("streams", .map(streams.map { .init(key: $0.name, value: .string($0.fingerprint)) }))
-    manifest.add("positions", .map(snapshot.positions.map { .init(key: $0.source, value: .int($0.position)) }))
-    manifest.add(
-        "features",
-        .list(
-            service.outputs.enumerated().map { index, output in
-                .map([
-                    .init(key: "name", value: .string(output.name)), .init(key: "type", value: .string(output.type.rawValue)),
-                    .init(key: "nulls", value: .int(Int64(nulls[index]))),
-                ])
-            }))
-    let file = try OutputFile(request.outPath + ".manifest.json")
-    try file.write(manifest.json)
-    _ = try file.finish()
-    // The data first: a manifest never stands beside older data than its own.
-    try output.replace()
-    try file.replace()
-    return ExportSummary(rows: rows, sha256: sha256)
+    return ComputedTrainingSet(
+        rows: rows, sha256: hexadecimal(hash.finalize()), spineSHA256: spine.sha256(), snapshot: snapshot, nulls: nulls)
 }
 
 /// Rows of the spine, as many as the memory lets be in work, decoded on all threads; nil at the end.
@@ -133,7 +250,9 @@ private func nextBlocks(_ spine: inout SpineReader, _ training: TrainingSet, _ r
 }
 
 /// Writes a chunk's rows, put into text on all threads, in their order.
-private func write(_ chunk: TrainingSet.Chunk, _ training: TrainingSet, _ output: OutputFile, _ nulls: inout [Int]) throws {
+private func write(
+    _ chunk: TrainingSet.Chunk, _ training: TrainingSet, _ output: any TrainingSetOutput, _ hash: inout SHA256, _ nulls: inout [Int]
+) throws {
     var firstRows: [Int] = []
     var row = 0
     for block in chunk.blocks {
@@ -149,52 +268,9 @@ private func write(_ chunk: TrainingSet.Chunk, _ training: TrainingSet, _ output
             texts.withLock { $0[task] = text }
         }
         for case .some(let text) in texts.withLock({ $0 }) {
+            hash.update(data: text.bytes)
             try output.write(text.bytes)
             for index in nulls.indices { nulls[index] += text.nulls[index] }
         }
-    }
-}
-
-/// A file that appears whole or not at all.
-final class OutputFile {
-    private let path: String
-    private let temporary: String
-    private let descriptor: Int32
-    private var hash = SHA256()
-    private var isFinished = false
-
-    init(_ path: String) throws {
-        self.path = path
-        temporary = path + ".partial"
-        descriptor = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
-        guard descriptor >= 0 else { throw failure("cannot write") }
-    }
-
-    deinit {
-        if descriptor >= 0 { close(descriptor) }
-        if !isFinished { unlink(temporary) }
-    }
-
-    private func failure(_ what: String) -> ExportError { ExportError("\(what) \(temporary): \(String(cString: strerror(errno)))") }
-
-    func write(_ bytes: [UInt8]) throws {
-        hash.update(data: bytes)
-        var written = 0
-        while written < bytes.count {
-            let count = bytes.withUnsafeBytes { Foundation.write(descriptor, $0.baseAddress! + written, min($0.count - written, 1 << 26)) }
-            guard count >= 0 else { throw failure("cannot write") }
-            written += count
-        }
-    }
-
-    /// Syncs what was written, and returns its SHA-256; `replace` puts it in place.
-    func finish() throws -> String {
-        guard fsync(descriptor) == 0 else { throw failure("cannot sync") }
-        return hexadecimal(hash.finalize())
-    }
-
-    func replace() throws {
-        guard rename(temporary, path) == 0 else { throw failure("cannot put in place") }
-        isFinished = true
     }
 }

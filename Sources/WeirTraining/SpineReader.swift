@@ -51,10 +51,10 @@ struct SpineBlock: Sendable {
 
 /// Reads a spine, a CSV file, in blocks of rows: the file may be larger than memory.
 struct SpineReader {
-    private static let rowsPerBlock = 8_192
     private static let chunkBytes = 1 << 20
 
     let path: String
+    private let rowsPerBlock: Int
     let service: ServicePlan
     let timestampColumn: String
     let header: [String]
@@ -73,8 +73,9 @@ struct SpineReader {
     private var rowCount = 0
     private var hash = SHA256()
 
-    init(path: String, service: ServicePlan, timestampColumn: String) throws {
+    init(path: String, service: ServicePlan, timestampColumn: String, rowsPerBlock: Int) throws {
         self.path = path
+        self.rowsPerBlock = rowsPerBlock
         self.service = service
         self.timestampColumn = timestampColumn
         guard let file = FileHandle(forReadingAtPath: path), let size = try? file.seekToEnd() else {
@@ -86,7 +87,8 @@ struct SpineReader {
         let request = service.requestSchema
         if let known = request.index(of: timestampColumn) {
             guard [.time, .int64, .text].contains(request.fields[known].type) else {
-                throw ExportError("the request's field '\(timestampColumn)' of \(service.name) is no time; name another column with --timestamp-column")
+                throw ExportError(
+                    "the request's field '\(timestampColumn)' of \(service.name) is no time; name another column with --timestamp-column")
             }
             schema = request
             timeField = known
@@ -115,7 +117,7 @@ struct SpineReader {
         guard let header = parser.header else {
             throw ExportError("spine \(path): the file is empty; its first line must name the columns")
         }
-        if let clash = service.outputs.first(where: { header.contains($0.name) }) {
+        if let clash = (service.outputs + service.labels).first(where: { header.contains($0.name) }) {
             throw ExportError("spine \(path): the column '\(clash.name)' has the name of a feature; rename it")
         }
         self.header = header
@@ -159,17 +161,17 @@ struct SpineReader {
     /// - Throws: `ExportError` that names the line.
     mutating func next() throws -> RawSpineBlock? {
         var records = RecordBatch(schema: schema)
-        while records.rows.count < Self.rowsPerBlock {
+        while records.rows.count < rowsPerBlock {
             let offset = bytesRead - (pending.count - pendingStart)
             do throws(RecordError) {
                 pendingStart += try Self.parse(
                     &parser, pending[pendingStart...], isLast: isAtEnd, offset: offset, &records,
-                    rows: Self.rowsPerBlock - records.rows.count)
+                    rows: rowsPerBlock - records.rows.count)
             } catch {
                 throw ExportError("spine \(path): \(error)")
             }
             if let malformed = records.malformed.first { throw failure(at: malformed.offset, malformed.reason) }
-            if records.rows.count >= Self.rowsPerBlock { break }
+            if records.rows.count >= rowsPerBlock { break }
             if isAtEnd { break }
             pending.removeFirst(pendingStart)
             pendingStart = 0
@@ -214,7 +216,7 @@ final class SpineDecoder {
     /// - Parameter keepsRequests: features are computed from them.
     func decode(_ raw: RawSpineBlock, _ selection: SpineSelection, keepsRequests: Bool) throws -> SpineBlock {
         let records = raw.records
-        let joins = reader.service.joins
+        let joins = reader.service.joins + reader.service.labelJoins
         var block = SpineBlock()
         block.keys = joins.map { _ in ColumnBuffer(type: .text) }
         decoder.load(records)

@@ -60,14 +60,19 @@ final class TrainingSet: Sendable {
         let runtime: ViewRuntime
         let features: EvaluationPlan
         let empty: [FeatureResult]
+        /// Nothing is known of any feature.
+        let unknown: [FeatureResult]
         let types: [FeatureType]
         let projection: EntityProjection
+        let asKnown: Bool
+        /// Of labels: behind this time events may still come, so that what reaches further is not known yet.
+        let completeUntil: Int64?
         let tail: TailRows
     }
 
     init(service: ServicePlan, catalog: CatalogPlan, readers: [HistoryReader], snapshot: HistorySnapshot, options: Options) throws {
         let runtimes = catalog.views.map { ViewRuntime($0) }
-        let runtime = try ServiceRuntime(service, catalog, runtimes)
+        let runtime = try ServiceRuntime(service, catalog, runtimes, includesLabels: true)
         self.service = runtime
         self.options = options
         self.snapshot = snapshot
@@ -76,11 +81,17 @@ final class TrainingSet: Sendable {
         var sources: [ColumnSource] = []
         joins = try runtime.joins.map { join in
             let view = catalog.views[join.view]
-            let projection = EntityProjection(join.features, ingestTimes: options.asKnown)
+            // A label is not what was known at the time.
+            let asKnown = options.asKnown && !view.isLabelView
+            let projection = EntityProjection(join.features, ingestTimes: asKnown)
+            let unknown = join.empty.map { _ in FeatureResult(.null, .nullValue) }
             sources.append(ColumnSource(view, catalog.stream(named: view.stream)!.schema, projection))
             return Join(
-                runtime: runtimes[join.view], features: join.features, empty: join.empty,
-                types: join.featureNumbers.map { view.features[$0].type }, projection: projection,
+                runtime: runtimes[join.view], features: join.features,
+                // Of nobody nothing can be predicted.
+                empty: view.isLabelView ? unknown : join.empty, unknown: unknown,
+                types: join.featureNumbers.map { view.features[$0].type }, projection: projection, asKnown: asKnown,
+                completeUntil: view.isLabelView ? snapshot.completeUntil(view.stream) : nil,
                 tail: try readers[0].tail(of: view, snapshot))
         }
         self.sources = Mutex(sources)
@@ -164,7 +175,7 @@ final class TrainingSet: Sendable {
                     let first = asOf(times[ordered[start]])
                     let last = asOf(times[ordered[end - 1]])
                     try keys.withText(ordered[start]) { key in
-                        try scan.read(key, from: join.runtime.earliestReach(asOf: first), to: last.end)
+                        try scan.read(key, from: join.runtime.earliestReach(asOf: first), to: join.runtime.latestReach(asOf: last))
                     }
                     waiting.append(start..<end)
                     start = end
@@ -183,10 +194,14 @@ final class TrainingSet: Sendable {
         _ body: (Int, borrowing [FeatureResult]) -> Void
     ) throws {
         let range = block.range(entity)
-        scratch.tile(rows.count > 1 && !options.asKnown ? range : nil)
+        scratch.tile(rows.count > 1 && !join.asKnown ? range : nil)
         for row in rows {
             let asOf = asOf(times[row])
-            if options.asKnown {
+            if let completeUntil = join.completeUntil, join.runtime.latestReach(asOf: asOf) > completeUntil {
+                body(row, join.unknown)
+                continue
+            }
+            if join.asKnown {
                 let known = knownRows(block, range, by: times[row], before: asOf.end)
                 try join.runtime.evaluate(join.features, rows: known.rows, range: known.range, asOf: asOf, session: nil, scratch)
             } else {
@@ -197,7 +212,9 @@ final class TrainingSet: Sendable {
     }
 
     /// The rows of an entity that had been ingested by a time.
-    private func knownRows(_ block: EntityBlock, _ range: Range<Int>, by time: Int64, before end: Int64) -> (rows: EventRows, range: Range<Int>) {
+    private func knownRows(_ block: EntityBlock, _ range: Range<Int>, by time: Int64, before end: Int64) -> (
+        rows: EventRows, range: Range<Int>
+    ) {
         let last = block.rows.lowerBound(end, in: range)
         let candidates = range.lowerBound..<last
         guard let firstUnknown = candidates.first(where: { block.ingestTimes[$0] > time }) else { return (block.rows, candidates) }

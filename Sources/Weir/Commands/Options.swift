@@ -59,7 +59,8 @@ struct ByteSize: ExpressibleByArgument {
 
     init?(argument: String) {
         let units: [(suffix: String, factor: Double)] = [
-            ("KiB", 1_024), ("MiB", 1_048_576), ("GiB", 1_073_741_824), ("kB", 1e3), ("KB", 1e3), ("MB", 1e6), ("GB", 1e9), ("B", 1), ("", 1),
+            ("KiB", 1_024), ("MiB", 1_048_576), ("GiB", 1_073_741_824), ("kB", 1e3), ("KB", 1e3), ("MB", 1e6), ("GB", 1e9), ("B", 1),
+            ("", 1),
         ]
         for unit in units where argument.hasSuffix(unit.suffix) {
             guard let number = Double(argument.dropLast(unit.suffix.count)), number >= 0, number * unit.factor < 1e18 else { return nil }

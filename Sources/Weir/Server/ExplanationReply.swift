@@ -178,6 +178,7 @@ struct ExplanationReply {
         case .tumbling(let closed): "tumbling \(length)\(shift)" + (closed ? ", the last closed" : "")
         case .session: "session gap \(length)"
         case .lifetime: "lifetime"
+        case .following: "following \(length)"
         }
     }
 

@@ -43,6 +43,9 @@ extension LookupService {
             throw LookupError("unknown view '\(name)'; there are: \(catalog.views.map(\.name).joined(separator: ", "))")
         }
         let view = catalog.views[number]
+        guard !view.isLabelView else {
+            throw LookupError("\(name) has labels, which are known only afterwards; `weir export` writes them into training sets")
+        }
         guard let names else { return (number, Array(view.features.indices)) }
         var features: [Int] = []
         for feature in names {
