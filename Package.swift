@@ -125,7 +125,11 @@ let package = Package(
             ["Weir", "WeirDefinitions", "WeirEngine", "WeirPipeline", "WeirRecords", "WeirSources", "WeirTesting"]),
         tests("WeirLookupTests", ["WeirLookup"]),
         tests(
-            "WeirTrainingTests", ["Weir", "WeirDefinitions", "WeirEngine", "WeirHistory", "WeirRecords", "WeirTesting", "WeirTraining"]),
+            "WeirTrainingTests",
+            [
+                "Weir", "WeirDefinitions", "WeirEngine", "WeirHistory", "WeirRecords", "WeirTesting", "WeirTraining",
+                .product(name: "GRDB", package: "GRDB.swift"),
+            ]),
         tests("WeirFuzzTests", ["FuzzKit"]),
         tests(
             "WeirPipelineTests",

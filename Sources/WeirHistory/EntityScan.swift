@@ -24,6 +24,13 @@ package struct HistorySnapshot: Sendable {
 
     /// For each stream the time up to which its watermark says that it is complete.
     package var completeUntil: [String: Int64]
+    /// For each stream the fields that its events' own decoding has changed.
+    let changedFields: [String: Set<String>]
+
+    /// How a view's columns are read.
+    package func source(_ view: ViewPlan, _ schema: RecordSchema, _ projection: EntityProjection) -> ColumnSource {
+        ColumnSource(view, schema, projection, changedFields: changedFields[view.stream] ?? [])
+    }
 
     package func completeUntil(_ stream: String) -> Int64 { completeUntil[stream] ?? .min }
 
@@ -57,54 +64,6 @@ package struct EntityBlock: Sendable {
 
     package func range(_ entity: Int) -> Range<Int> { (entity == 0 ? 0 : ends[entity - 1])..<ends[entity] }
 }
-
-/// How a view's columns are read from the history's fields.
-///
-/// A column that is a stored property has its field's cells; an event is decoded only where there are filters, or a column that only a
-/// decoded event has. That a property has its field's value is what a synthesized `init(from:)` does; one of the user's own may do something
-/// else, so that it is never taken for granted: rows of each segment, and of a part of all row groups, are decoded and compared.
-package struct ColumnSource: Sendable {
-    /// For each wanted column of the view its field; nil: events are decoded.
-    let fields: [Int: Int]?
-
-    /// Decodes every event.
-    package static let events = ColumnSource(fields: nil)
-
-    package var isPlain: Bool { fields != nil }
-
-    init(fields: [Int: Int]?) { self.fields = fields }
-
-    package init(_ view: ViewPlan, _ schema: RecordSchema, _ projection: EntityProjection) {
-        guard !projection.filters else {
-            fields = nil
-            return
-        }
-        var fields: [Int: Int] = [:]
-        for column in projection.columns {
-            let signature = view.columns[column].signature
-            guard !signature.contains(":"), !signature.contains("."), let field = schema.index(of: wireName(signature)),
-                schema.fields[field].type.isColumn(view.columns[column].type)
-            else {
-                self.fields = nil
-                return
-            }
-            fields[column] = field
-        }
-        self.fields = fields
-    }
-}
-
-extension FieldType {
-    fileprivate func isColumn(_ type: ColumnType) -> Bool {
-        switch (self, type) {
-        case (.int64, .int64), (.float64, .float64), (.bool, .bool), (.text, .text): true
-        default: false
-        }
-    }
-}
-
-/// A property does not have its field's value: the events are to be decoded.
-package struct ColumnsAreNotPlain: Error {}
 
 /// Rows of a stream that are in no segment, in the order of a view's keys.
 package final class TailRows: Sendable {
@@ -143,7 +102,8 @@ extension HistoryReader {
             }
             return HistorySnapshot(
                 store: try String.fetchOne(db, sql: "SELECT value FROM weir_meta WHERE key = 'store'") ?? "", positions: positions,
-                lastSequence: sequence ?? last, segments: segments, completeUntil: completeUntil)
+                lastSequence: sequence ?? last, segments: segments, completeUntil: completeUntil,
+                changedFields: try PlainFields.changed(db))
         }
     }
 

@@ -36,6 +36,7 @@ package final class HistoryWriter {
     /// A segment that was made and is not yet committed.
     private var finished: Segment?
     private var arbiter: Arbiter
+    private var plainFields: [String: PlainFields]
     private var sourceIDs = SourceIDs()
     /// Output records up to this number are deleted.
     private var forgotten: Int64 = 0
@@ -54,6 +55,7 @@ package final class HistoryWriter {
         let log = Checkpointer.Log()
         queue = try HistoryDatabase.openForWriting(directory: directory, isSynced: isSynced, log: log)
         let streams = catalog.streams
+        plainFields = Dictionary(uniqueKeysWithValues: streams.map { ($0.name, PlainFields($0)) })
         var tables: [String: StreamTable] = [:]
         for stream in streams { tables[stream.name] = try StreamTable(stream) }
         let histories = tables.mapValues { StreamHistory($0) }
@@ -242,6 +244,7 @@ package final class HistoryWriter {
             var summary = CommitSummary()
             var accepted: [AcceptedBatch] = []
             for batch in incoming { accepted.append(try arbiter.take(batch, now: now, in: transaction, &summary)) }
+            for (accepted, batch) in zip(accepted, incoming) { try plainFields[batch.source.stream]?.check(accepted, transaction.db) }
             try arbiter.writeUpdates(in: transaction)
             return (accepted, summary)
         }
@@ -269,6 +272,7 @@ package final class HistoryWriter {
         let (accepted, settled) = try transaction(0) { arbiter, transaction in
             var summary = CommitSummary()
             let accepted = try arbiter.take(batch, now: now, in: transaction, &summary)
+            try plainFields[batch.source.stream]?.check(accepted, transaction.db)
             try arbiter.writeUpdates(in: transaction)
             let settled = letters.filter { !transaction.refusedAgain.contains($0) }
             try transaction.removeLetters(settled)
@@ -318,6 +322,7 @@ package final class HistoryWriter {
             arbiter.forget()
             sourceIDs.forget()
             for history in histories.values { history.reset() }
+            for stream in plainFields.keys { plainFields[stream]!.reset() }
             if let error = error as? DatabaseError, error.resultCode == .SQLITE_BUSY { throw error }
             throw HistoryDatabase.explained(error, queue.path)
         }

@@ -15,7 +15,7 @@ final class SourceIDs {
 
 /// One transaction of `history.sqlite`.
 final class SQLiteTransaction: HistoryTransaction {
-    private let db: Database
+    let db: Database
     private let histories: [String: StreamHistory]
     private let sourceIDs: SourceIDs
     private var appender: RowAppender?

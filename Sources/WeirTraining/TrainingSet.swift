@@ -85,7 +85,7 @@ final class TrainingSet: Sendable {
             let asKnown = options.asKnown && !view.isLabelView
             let projection = EntityProjection(join.features, ingestTimes: asKnown)
             let unknown = join.empty.map { _ in FeatureResult(.null, .nullValue) }
-            sources.append(ColumnSource(view, catalog.stream(named: view.stream)!.schema, projection))
+            sources.append(snapshot.source(view, catalog.stream(named: view.stream)!.schema, projection))
             return Join(
                 runtime: runtimes[join.view], features: join.features,
                 // Of nobody nothing can be predicted.
