@@ -232,14 +232,11 @@ package final class EntityScan {
         }
         block.ends.append(source.isPlain ? block.rows.count : records.rows.count)
         if source.isPlain, isInOrder, block.rows.count - first > 1 {
-            isInOrder = (first + 1..<block.rows.count).allSatisfy { precedes($0 - 1, $0) }
+            for row in first + 1..<block.rows.count where isInOrder {
+                let (a, b) = (block.rows.times[row - 1], block.rows.times[row])
+                isInOrder = a < b || (a == b && (!projection.identities || !block.rows.precedes(row, row - 1)))
+            }
         }
-    }
-
-    private func precedes(_ a: Int, _ b: Int) -> Bool {
-        let rows = block.rows
-        if rows.times[a] != rows.times[b] { return rows.times[a] < rows.times[b] }
-        return !projection.identities || !rows.precedes(b, a)
     }
 
     private func append(_ group: RowGroup, _ rows: Range<Int>, isFirstUse: Bool) throws {

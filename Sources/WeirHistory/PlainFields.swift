@@ -13,24 +13,24 @@ import WeirRecords
 /// become another since, a scan decodes and compares some rows of each segment.
 package struct ColumnSource: Sendable {
     /// For each wanted column of the view its field; nil: events are decoded.
-    let fields: [Int: Int]?
+    let fields: [(column: Int, field: Int)]?
 
     /// Decodes every event.
     package static let events = ColumnSource(fields: nil)
 
     package var isPlain: Bool { fields != nil }
 
-    init(fields: [Int: Int]?) { self.fields = fields }
+    init(fields: [(column: Int, field: Int)]?) { self.fields = fields }
 
     init(_ view: ViewPlan, _ schema: RecordSchema, _ projection: EntityProjection, changedFields: Set<String>) {
         self.init(fields: nil)
         if projection.filters { return }
-        var fields: [Int: Int] = [:]
+        var fields: [(column: Int, field: Int)] = []
         for column in projection.columns {
             guard let field = Self.field(of: view.columns[column], schema), !changedFields.contains(schema.fields[field].name) else {
                 return
             }
-            fields[column] = field
+            fields.append((column, field))
         }
         self.init(fields: fields)
     }
