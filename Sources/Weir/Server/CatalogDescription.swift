@@ -29,11 +29,16 @@ extension CatalogPlan {
 
 extension ServicePlan {
     fileprivate var description: ReplyValue {
-        .map([
-            "kind": .string("service"), "name": .string(name), "request": requestSchema.description,
-            "views": .array(joins.map { .string($0.view.name) }),
-            "features": .array(outputs.map { .map(["name": .string($0.name), "type": .string($0.type.rawValue)]) }),
-        ])
+        func columns(_ outputs: [Output]) -> ReplyValue {
+            .array(outputs.map { .map(["name": .string($0.name), "type": .string($0.type.rawValue)]) })
+        }
+        var entries: [ReplyValue.Entry] = [
+            .init("kind", .string("service")), .init("name", .string(name)), .init("request", requestSchema.description),
+            .init("views", .array(joins.map { .string($0.view.name) })), .init("features", columns(outputs)),
+        ]
+        // Columns of training sets alone.
+        if !labels.isEmpty { entries.append(.init("labels", columns(labels))) }
+        return .map(entries)
     }
 }
 
