@@ -11,6 +11,7 @@ let package = Package(
         .target(name: "Support"),
         .target(name: "Workload", dependencies: [.product(name: "Weir", package: "weir")]),
         .executableTarget(name: "orders", dependencies: ["Workload", .product(name: "Weir", package: "weir")]),
+        .executableTarget(name: "training", dependencies: [.product(name: "Weir", package: "weir")]),
         .executableTarget(name: "generate", dependencies: ["Support"]),
         .executableTarget(
             name: "engine",

@@ -19,9 +19,7 @@ public struct GeneratedOrder: Sendable {
         bytes.append(",\"event_time\":")
         bytes.append(decimal: Int(time))
         bytes.append(",\"price\":")
-        bytes.append(decimal: cents / 100)
-        bytes.append(cents % 100 < 10 ? ".0" : ".")
-        bytes.append(decimal: cents % 100)
+        bytes.append(cents: cents)
         bytes.append("}")
     }
 }
@@ -81,6 +79,13 @@ extension [UInt8] {
         append(contentsOf: UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
     }
 
+    /// With two decimals.
+    public mutating func append(cents: Int) {
+        append(decimal: cents / 100)
+        append(cents % 100 < 10 ? ".0" : ".")
+        append(decimal: cents % 100)
+    }
+
     public mutating func append(decimal value: Int) {
         if value >= 10 { append(decimal: value / 10) }
         append(UInt8(48 + value % 10))
@@ -99,8 +104,17 @@ public struct LineWriter {
     }
 
     public mutating func append(_ order: GeneratedOrder) throws {
-        order.encode(into: &buffer)
-        buffer.append("\n")
+        try append { bytes in
+            order.encode(into: &bytes)
+            bytes.append("\n")
+        }
+    }
+
+    public mutating func append(_ text: StaticString) throws { try append { $0.append(text) } }
+
+    /// - Parameter encode: adds to the bytes that it is given.
+    public mutating func append(_ encode: (inout [UInt8]) -> Void) throws {
+        encode(&buffer)
         if buffer.count > 1 << 19 { try flush() }
     }
 

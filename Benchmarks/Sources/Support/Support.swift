@@ -5,12 +5,15 @@ public struct Usage: Sendable {
     public var wallSeconds: Double
     public var cpuSeconds: Double
     public var peakBytes: Int
+    /// Without pages of files, which the kernel may take back; nil where it was not watched.
+    public var peakAnonymousBytes: Int?
     public var output: String
 
-    public init(wallSeconds: Double, cpuSeconds: Double, peakBytes: Int, output: String) {
+    public init(wallSeconds: Double, cpuSeconds: Double, peakBytes: Int, peakAnonymousBytes: Int? = nil, output: String) {
         self.wallSeconds = wallSeconds
         self.cpuSeconds = cpuSeconds
         self.peakBytes = peakBytes
+        self.peakAnonymousBytes = peakAnonymousBytes
         self.output = output
     }
 }
@@ -25,13 +28,16 @@ public let repository = URL(fileURLWithPath: #filePath).appendingPathComponent("
 public let weir = ProcessInfo.processInfo.environment["WEIR"] ?? repository.appendingPathComponent(".build/release/weir").path
 
 /// Runs a program to its end, with the kernel's accounting of it.
-public func run(_ program: String, _ arguments: [String]) throws -> Usage {
+///
+/// - Parameter watchesMemory: looks every five milliseconds how much anonymous memory it has.
+public func run(_ program: String, _ arguments: [String], watchesMemory: Bool = false) throws -> Usage {
     let output = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString).path
-    defer { unlink(output) }
+    let errors = output + ".errors"
+    defer { unlink(output); unlink(errors) }
     var actions = posix_spawn_file_actions_t()
     posix_spawn_file_actions_init(&actions)
     posix_spawn_file_actions_addopen(&actions, 1, output, O_WRONLY | O_CREAT | O_TRUNC, 0o644)
-    posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0)
+    posix_spawn_file_actions_addopen(&actions, 2, errors, O_WRONLY | O_CREAT | O_TRUNC, 0o644)
     defer { posix_spawn_file_actions_destroy(&actions) }
     var argv: [UnsafeMutablePointer<CChar>?] = ([program] + arguments).map { strdup($0) } + [nil]
     defer { for argument in argv { free(argument) } }
@@ -40,14 +46,43 @@ public func run(_ program: String, _ arguments: [String]) throws -> Usage {
     guard posix_spawnp(&pid, program, &actions, nil, &argv, environ) == 0 else { throw BenchmarkFailure("cannot start \(program)") }
     var status: Int32 = 0
     var usage = rusage()
-    guard wait4(pid, &status, 0, &usage) == pid, status == 0 else {
-        throw BenchmarkFailure("\(program) \(arguments.joined(separator: " ")) ended with status \(status)")
+    var peaks: (anonymous: Int, resident: Int)?
+    if watchesMemory {
+        var ended: pid_t = 0
+        while ended == 0 {
+            // Before the process is taken: its number may be another one's then.
+            let now = residentBytes(of: pid)
+            peaks = (max(peaks?.anonymous ?? 0, now.anonymous), max(peaks?.resident ?? 0, now.peak))
+            ended = wait4(pid, &status, WNOHANG, &usage)
+            if ended == 0 { usleep(5_000) }
+        }
+        guard ended == pid else { throw BenchmarkFailure("cannot wait for \(program): \(String(cString: strerror(errno)))") }
+    } else {
+        guard wait4(pid, &status, 0, &usage) == pid else {
+            throw BenchmarkFailure("cannot wait for \(program): \(String(cString: strerror(errno)))")
+        }
+    }
+    guard status == 0 else {
+        let said = ((try? String(contentsOfFile: errors, encoding: .utf8)) ?? "").split(separator: "\n").suffix(3).joined(separator: " ")
+        throw BenchmarkFailure("\(program) \(arguments.joined(separator: " ")) ended with status \(status): \(said)")
     }
     let wall = Double((ContinuousClock.now - start) / .microseconds(1)) / 1e6
     func seconds(_ time: timeval) -> Double { Double(time.tv_sec) + Double(time.tv_usec) / 1e6 }
     return Usage(
-        wallSeconds: wall, cpuSeconds: seconds(usage.ru_utime) + seconds(usage.ru_stime), peakBytes: Int(usage.ru_maxrss) * 1_024,
+        wallSeconds: wall, cpuSeconds: seconds(usage.ru_utime) + seconds(usage.ru_stime),
+        // The kernel's figure begins with what this process has.
+        peakBytes: peaks?.resident ?? Int(usage.ru_maxrss) * 1_024, peakAnonymousBytes: peaks?.anonymous,
         output: (try? String(contentsOfFile: output, encoding: .utf8)) ?? "")
+}
+
+/// Anonymous resident memory of a process now, and the most that it had of all kinds; zero when it has ended.
+private func residentBytes(of pid: pid_t) -> (anonymous: Int, peak: Int) {
+    let lines = ((try? String(contentsOfFile: "/proc/\(pid)/status", encoding: .utf8)) ?? "").split(separator: "\n")
+    func bytes(_ name: String) -> Int {
+        guard let line = lines.first(where: { $0.hasPrefix(name + ":") }) else { return 0 }
+        return (Int(line.filter(\.isNumber)) ?? 0) * 1_024
+    }
+    return (bytes("RssAnon"), bytes("VmHWM"))
 }
 
 public func median(_ values: [Double]) -> Double { values.sorted()[values.count / 2] }
