@@ -412,6 +412,7 @@ extension ColumnBuffer {
 /// Goes forward through the row groups of one segment.
 private final class GroupCursor {
     let segment: KnownSegment
+    private let layout: RowGroupLayout
     private let order: Int
     private let find: Statement
     private let walk: Statement
@@ -434,6 +435,7 @@ private final class GroupCursor {
 
     init(_ segment: KnownSegment, order: Int, _ db: Database) throws {
         self.segment = segment
+        layout = RowGroupLayout(copying: segment.layout)
         self.order = order
         self.db = db
         find = try db.makeStatement(
@@ -516,7 +518,7 @@ private final class GroupCursor {
             guard lastKeyReaches(key) else { continue }
             let bytes = UnsafeRawBufferPointer(start: sqlite3_column_blob(handle, 1), count: Int(sqlite3_column_bytes(handle, 1)))
             let opened: RowGroup
-            do { opened = try segment.layout.open(bytes) } catch { throw segment.damage(error) }
+            do { opened = try layout.open(bytes) } catch { throw segment.damage(error) }
             guard opened.leaf.count > 0, let texts = opened.leaf.texts(column: RowGroupLayout.key) else {
                 throw segment.damage(FormatError("a row group without keys"))
             }

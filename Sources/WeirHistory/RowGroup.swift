@@ -7,7 +7,7 @@ import WeirRecords
 // as a leaf is (docs/FORMATS.md): event times; no ids, tags and filter bits; then the columns below. Its XXH64 stands before it.
 
 /// The columns of a stream's row groups.
-struct RowGroupLayout: Sendable {
+final class RowGroupLayout: Sendable {
     static let sequence = 0
     static let ingestTime = 1
     static let keyHash = 2
@@ -36,6 +36,13 @@ struct RowGroupLayout: Sendable {
         }
         self.columns = columns
         fieldColumns = schema.fields.map { field in fields.firstIndex(of: field.name).map { Self.firstField + $0 } }
+    }
+
+    /// An object of its own: threads that share one wait for each other with each reference that they take.
+    init(copying other: RowGroupLayout) {
+        schema = other.schema
+        columns = other.columns
+        fieldColumns = other.fieldColumns
     }
 
     func open(_ bytes: UnsafeRawBufferPointer) throws(FormatError) -> RowGroup {

@@ -18,13 +18,13 @@ struct CSVBlock: Sendable {
             for (index, output) in service.outputs.enumerated() {
                 bytes.append(UInt8(ascii: ","))
                 switch output {
-                case .feature(let join, let result): append(chunk.columns[join][result][firstRow + row], index)
+                case .feature(let join, let result): append(chunk.tables[join][firstRow + row, result], index)
                 case .onDemand(let inputs, let compute):
                     append(
                         compute(
                             inputs.map { input in
                                 switch input {
-                                case .feature(let join, let result): chunk.columns[join][result][firstRow + row]
+                                case .feature(let join, let result): chunk.tables[join][firstRow + row, result]
                                 case .request(let read): read(block.requests[row])
                                 }
                             }), index)

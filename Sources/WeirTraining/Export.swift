@@ -230,22 +230,30 @@ private func nextBlocks(_ spine: inout SpineReader, _ training: TrainingSet, _ r
     var blocks: [SpineBlock] = []
     var bytes = 0
     let keepsRequests = training.usesRequests
+    // One thread reads the next rows while others decode.
+    let reader = spine
+    let source = Mutex(spine)
     while bytes < request.memory {
-        var raw: [RawSpineBlock] = []
-        while raw.count < 4 * training.workers, let block = try spine.next() { raw.append(block) }
-        if raw.isEmpty { break }
-        let (reader, given) = (spine, raw)
-        let decoded = Mutex<[SpineBlock?]>(Array(repeating: nil, count: raw.count))
-        try inParallel(workers: training.workers, tasks: raw.count) { _, task in
-            let block = try reader.makeDecoder().decode(given[task], request.selection, keepsRequests: keepsRequests)
-            decoded.withLock { $0[task] = block }
+        let count = 4 * training.workers
+        let decoded = Mutex<[SpineBlock?]>(Array(repeating: nil, count: count))
+        try inParallel(workers: training.workers, tasks: count) { _, _ in
+            let next = try source.withLock { source in
+                let number = source.blockCount
+                return try source.next().map { (number, $0) }
+            }
+            guard let (number, raw) = next else { return }
+            let block = try reader.makeDecoder().decode(raw, request.selection, keepsRequests: keepsRequests)
+            decoded.withLock { $0[number % count] = block }
         }
-        for case .some(let block) in decoded.withLock({ $0 }) where block.count > 0 {
+        let taken = decoded.withLock { $0 }
+        if taken.allSatisfy({ $0 == nil }) { break }
+        for case .some(let block) in taken where block.count > 0 {
             bytes += block.text.count + block.keys.reduce(0) { $0 + $1.textBytes.count }
             bytes += block.count * (24 + (keepsRequests ? 96 : 0) + training.bytesPerRow)
             blocks.append(block)
         }
     }
+    spine = source.withLock { $0 }
     return blocks.isEmpty ? nil : blocks
 }
 

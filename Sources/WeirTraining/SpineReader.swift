@@ -71,6 +71,8 @@ struct SpineReader {
     private(set) var bytesRead = 0
     private var isAtEnd = false
     private var rowCount = 0
+    /// How many blocks were read.
+    private(set) var blockCount = 0
     private var hash = SHA256()
 
     init(path: String, service: ServicePlan, timestampColumn: String, rowsPerBlock: Int) throws {
@@ -178,7 +180,10 @@ struct SpineReader {
             try Self.fill(&pending, file, &bytesRead, &isAtEnd, &hash)
         }
         if records.rows.isEmpty { return nil }
-        defer { rowCount += records.rows.count }
+        defer {
+            rowCount += records.rows.count
+            blockCount += 1
+        }
         return RawSpineBlock(records: records, firstRow: rowCount)
     }
 

@@ -36,8 +36,8 @@ final class TrainingSet: Sendable {
     /// The features of some rows of a spine.
     struct Chunk: Sendable {
         let blocks: [SpineBlock]
-        /// For each join its features.
-        let columns: [[FeatureColumn]]
+        /// One a join.
+        let tables: [FeatureTable]
         let count: Int
     }
 
@@ -49,16 +49,21 @@ final class TrainingSet: Sendable {
     let service: ServiceRuntime
     let options: Options
     let snapshot: HistorySnapshot
-    private let runtimes: [ViewRuntime]
     /// One connection a worker.
     private let readers: [HistoryReader]
     private let joins: [Join]
+    /// For each worker and join: closures and arrays of its own. Threads that share some wait for each other with each reference they take.
+    private let evaluators: [[Evaluator]]
     /// Decided by what the rows show: whether events must be decoded.
     private let sources: Mutex<[ColumnSource]>
 
-    private struct Join: Sendable {
+    private struct Evaluator: Sendable {
         let runtime: ViewRuntime
         let features: EvaluationPlan
+    }
+
+    private struct Join: Sendable {
+        let runtime: ViewRuntime
         let empty: [FeatureResult]
         /// Nothing is known of any feature.
         let unknown: [FeatureResult]
@@ -77,7 +82,6 @@ final class TrainingSet: Sendable {
         self.options = options
         self.snapshot = snapshot
         self.readers = readers
-        self.runtimes = runtimes
         var sources: [ColumnSource] = []
         joins = try runtime.joins.map { join in
             let view = catalog.views[join.view]
@@ -87,12 +91,18 @@ final class TrainingSet: Sendable {
             let unknown = join.empty.map { _ in FeatureResult(.null, .nullValue) }
             sources.append(snapshot.source(view, catalog.stream(named: view.stream)!.schema, projection))
             return Join(
-                runtime: runtimes[join.view], features: join.features,
+                runtime: runtimes[join.view],
                 // Of nobody nothing can be predicted.
                 empty: view.isLabelView ? unknown : join.empty, unknown: unknown,
                 types: join.featureNumbers.map { view.features[$0].type }, projection: projection, asKnown: asKnown,
                 completeUntil: view.isLabelView ? snapshot.completeUntil(view.stream) : nil,
                 tail: try readers[0].tail(of: view, snapshot))
+        }
+        evaluators = readers.map { _ in
+            runtime.joins.map { join in
+                let own = ViewRuntime(catalog.views[join.view])
+                return Evaluator(runtime: own, features: own.evaluation(of: join.featureNumbers))
+            }
         }
         self.sources = Mutex(sources)
     }
@@ -105,27 +115,27 @@ final class TrainingSet: Sendable {
     }
 
     /// Bytes that the features of a row take, without those of texts and lists.
-    var bytesPerRow: Int { joins.reduce(0) { $0 + 48 + $1.types.reduce(0) { $0 + FeatureColumn.bytesPerRow($1) } } }
+    var bytesPerRow: Int { joins.reduce(0) { $0 + 48 + FeatureTable.bytesPerRow($1.types) } }
 
     /// - Parameter progress: is called with the number of rows that were done for one more join; on any thread.
     func compute(_ blocks: [SpineBlock], progress: @Sendable (Int) -> Void) throws -> Chunk {
         let times = blocks.flatMap { $0.times.map(\.microseconds) }
-        let columns = joins.map { join in join.types.map { FeatureColumn($0, count: times.count) } }
+        let tables = joins.map { FeatureTable($0.types, count: times.count) }
         for (number, join) in joins.enumerated() {
             var keys = ColumnBuffer(type: .text)
             for block in blocks { keys.append(contentsOf: block.keys[number]) }
             for row in 0..<keys.count where keys.isNull(row) {
-                for (result, empty) in join.empty.enumerated() { columns[number][result][row] = empty.value }
+                for (result, empty) in join.empty.enumerated() { tables[number][row, result] = empty.value }
             }
             let ordered = KeyOrder.rows((0..<keys.count).filter { !keys.isNull($0) }, keys: keys, times: times)
             do {
-                try compute(number, join, keys, times, ordered, columns[number], progress)
+                try compute(number, join, keys, times, ordered, tables[number], progress)
             } catch is ColumnsAreNotPlain {
                 sources.withLock { $0[number] = .events }
-                try compute(number, join, keys, times, ordered, columns[number], progress)
+                try compute(number, join, keys, times, ordered, tables[number], progress)
             }
         }
-        return Chunk(blocks: blocks, columns: columns, count: times.count)
+        return Chunk(blocks: blocks, tables: tables, count: times.count)
     }
 
     /// The rows of a chunk that one task has, by the order of their keys: all of some entities.
@@ -150,21 +160,22 @@ final class TrainingSet: Sendable {
     }
 
     private func compute(
-        _ number: Int, _ join: Join, _ keys: ColumnBuffer, _ times: [Int64], _ ordered: [Int], _ columns: [FeatureColumn],
+        _ number: Int, _ join: Join, _ keys: ColumnBuffer, _ times: [Int64], _ ordered: [Int], _ table: FeatureTable,
         _ progress: @Sendable (Int) -> Void
     ) throws {
         let tasks = tasks(ordered, keys)
         let source = sources.withLock { $0[number] }
         try inParallel(workers: workers, tasks: tasks.count) { worker, task in
             let scratch = EvaluationScratch()
+            let evaluator = evaluators[worker][number]
             try readers[worker].scanEntities(of: join.runtime.plan, join.projection, source, snapshot, join.tail) { scan in
                 var waiting: [Range<Int>] = []
                 var start = tasks[task].lowerBound
                 func evaluate() throws {
                     let block = try scan.take()
                     for (entity, rows) in waiting.enumerated() {
-                        try self.evaluate(join, block, entity, ordered[rows], times, scratch) { row, results in
-                            for index in columns.indices { columns[index][row] = results[index].value }
+                        try self.evaluate(join, evaluator, block, entity, ordered[rows], times, scratch) { row, results in
+                            for index in 0..<results.count { table[row, index] = results[index].value }
                         }
                         progress(rows.count)
                     }
@@ -190,7 +201,8 @@ final class TrainingSet: Sendable {
 
     /// Evaluates one entity at the times of some rows.
     private func evaluate(
-        _ join: Join, _ block: EntityBlock, _ entity: Int, _ rows: ArraySlice<Int>, _ times: [Int64], _ scratch: EvaluationScratch,
+        _ join: Join, _ evaluator: Evaluator, _ block: EntityBlock, _ entity: Int, _ rows: ArraySlice<Int>, _ times: [Int64],
+        _ scratch: EvaluationScratch,
         _ body: (Int, borrowing [FeatureResult]) -> Void
     ) throws {
         let range = block.range(entity)
@@ -203,9 +215,9 @@ final class TrainingSet: Sendable {
             }
             if join.asKnown {
                 let known = knownRows(block, range, by: times[row], before: asOf.end)
-                try join.runtime.evaluate(join.features, rows: known.rows, range: known.range, asOf: asOf, session: nil, scratch)
+                try evaluator.runtime.evaluate(evaluator.features, rows: known.rows, range: known.range, asOf: asOf, session: nil, scratch)
             } else {
-                try join.runtime.evaluate(join.features, rows: block.rows, range: range, asOf: asOf, session: nil, scratch)
+                try evaluator.runtime.evaluate(evaluator.features, rows: block.rows, range: range, asOf: asOf, session: nil, scratch)
             }
             body(row, scratch.results)
         }
