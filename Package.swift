@@ -127,7 +127,7 @@ let package = Package(
         tests(
             "WeirTrainingTests",
             [
-                "Weir", "WeirDefinitions", "WeirEngine", "WeirHistory", "WeirRecords", "WeirTesting", "WeirTraining",
+                "Weir", "WeirAlgebra", "WeirDefinitions", "WeirEngine", "WeirHistory", "WeirRecords", "WeirTesting", "WeirTraining",
                 .product(name: "GRDB", package: "GRDB.swift"),
             ]),
         tests("WeirFuzzTests", ["FuzzKit"]),
