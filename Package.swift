@@ -47,7 +47,10 @@ let package = Package(
         room("WeirOnlineStore", ["WeirEngine", "CLMDB"]),
         .target(
             name: "Migrations", path: "migrations", exclude: ["README.md"],
-            resources: [.embedInCode("001_history.sql"), .embedInCode("002_watermarks_and_windows.sql"), .embedInCode("003_segments.sql")],
+            resources: [
+                .embedInCode("001_history.sql"), .embedInCode("002_watermarks_and_windows.sql"), .embedInCode("003_segments.sql"),
+                .embedInCode("004_request_log.sql"),
+            ],
             swiftSettings: strict),
         room(
             "WeirHistory",

@@ -184,6 +184,11 @@ package final class HistoryReader: EventLog, Sendable {
         try read { db in try Int.fetchOne(db, sql: "SELECT count(*) FROM weir_output") ?? 0 }
     }
 
+    /// What tells this store from others and from its copies.
+    package func storeID() throws -> String {
+        try read { db in try String.fetchOne(db, sql: "SELECT value FROM weir_meta WHERE key = 'store'") ?? "" }
+    }
+
     package func latestSequence() throws -> Int64 {
         try read { db in
             try tables.values.map { try Int64.fetchOne(db, sql: "SELECT max(_seq) FROM \($0.name)") ?? 0 }.max() ?? 0
