@@ -87,6 +87,8 @@ public enum Limits {
     /// Served requests that wait to be logged, and bytes of their texts; what does not fit is not logged.
     public static let loggedRequestsWaitingMax = 16_384
     public static let loggedRequestBytesWaitingMax = 16 << 20
+    /// Rows of entities that are kept while requests are recomputed, since the next ones ask for the same entities.
+    public static let verifiedRowsMax = 262_144
     /// Requests that `weir verify` shows with their explanations; it counts all.
     public static let differencesShownMax = 100
     /// Logged requests, the latest, of which drift metrics and `weir stats SERVICE` tell.

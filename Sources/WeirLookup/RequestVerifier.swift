@@ -6,7 +6,7 @@ import WeirOnlineStore
 import WeirRecords
 
 /// Answers logged requests again, from the history as far as it had come where they were answered, and compares every bit.
-package struct RequestVerifier {
+package final class RequestVerifier {
     package enum Verdict: Sendable {
         case equal
         case differs([Difference])
@@ -31,17 +31,33 @@ package struct RequestVerifier {
     private let worker: LookupWorker
     private let scratch = EvaluationScratch()
     /// No event of the history has a later number.
-    private let lastSequence: Int64
+    private var lastSequence: Int64 = 0
 
-    /// Reads how far the history is: requests that were logged before can be checked.
-    ///
+    private struct Entity: Hashable {
+        let view: Int
+        let key: String
+    }
+
+    /// An entity's rows from a time on.
+    private struct KnownRows {
+        let start: Int64
+        let rows: EventRows
+        let sequences: [Int64]
+        /// Rows that are accepted later are not among them.
+        let lastSequence: Int64
+    }
+    private var known: [Entity: KnownRows] = [:]
+    private var knownRows = 0
+
     /// - Parameter history: over a connection that lookups do not wait for.
-    package init(_ lookups: LookupService, history: HistoryReader) throws {
+    package init(_ lookups: LookupService, history: HistoryReader) {
         self.lookups = lookups
         self.history = history
         worker = lookups.makeWorker()
-        lastSequence = try history.latestSequence()
     }
+
+    /// Reads how far the history is: requests that were logged before can be checked.
+    package func refresh() throws { lastSequence = try history.latestSequence() }
 
     package func check(_ record: RequestRecord) throws -> Verdict {
         guard let request = try decode(record) else { return .uncheckable(.changedDefinitions) }
@@ -147,9 +163,39 @@ package struct RequestVerifier {
                 features, rows: EventRows(columns: view.plan.columns), asOf: AsOf(EventTime(microseconds: 0)), session: nil, scratch)
             return scratch.results
         }
-        _ = try view.evaluate(
-            features, rows: try rows(view, key, shard, request), asOf: request.asOf, session: overlay(view.plan, key, request), scratch)
+        let session = overlay(view.plan, key, request)
+        let start = view.earliestReach(asOf: request.asOf)
+        let last = shard?.sequence ?? 0
+        let (all, sequences) = try knownRows(number, view, key, from: start, upTo: last)
+        let range = all.lowerBound(start)..<max(all.lowerBound(start), all.lowerBound(request.asOf.end))
+        if range.allSatisfy({ sequences[$0] <= last }) {
+            _ = try view.evaluate(features, rows: all, range: range, asOf: request.asOf, session: session, scratch)
+        } else {
+            var rows = EventRows(columns: view.plan.columns)
+            rows.append(all, rows: range.filter { sequences[$0] <= last })
+            _ = try view.evaluate(features, rows: rows, asOf: request.asOf, session: session, scratch)
+        }
         return scratch.results
+    }
+
+    /// An entity's rows, of which the next requests will want others: reading and decoding them is nearly all of the work.
+    private func knownRows(
+        _ number: Int, _ view: ViewRuntime, _ key: String, from start: Int64, upTo last: Int64
+    ) throws -> (rows: EventRows, sequences: [Int64]) {
+        let entity = Entity(view: number, key: key)
+        let before = known[entity]
+        if let before, before.start <= start, before.lastSequence >= last { return (before.rows, before.sequences) }
+        knownRows -= before?.rows.count ?? 0
+        if knownRows > Limits.verifiedRowsMax {
+            known = [:]
+            knownRows = 0
+        }
+        // Who is asked for again at an earlier time may be so once more.
+        let start = before.map { $0.start <= start ? $0.start : .min } ?? start
+        let (rows, sequences) = try history.numberedRows(of: view.plan, key: key, from: start)
+        known[entity] = KnownRows(start: start, rows: rows, sequences: sequences, lastSequence: lastSequence)
+        knownRows += rows.count
+        return (rows, sequences)
     }
 
     private func rows(_ view: ViewRuntime, _ key: String, _ shard: OnlineStore.AppliedShard?, _ request: Request) throws -> EventRows {

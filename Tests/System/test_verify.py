@@ -115,40 +115,40 @@ def test_verify_what_was_served(tmp_path):
     traffic = Traffic(rows, rng)
     answered = pushed = 0
     for stop in range(stops):
-        server = Server(data, "--clock", "event", "--log-requests", 1)
-        client = server.client()
-        end = len(rows) * (stop + 1) // stops
+        with Server(data, "--clock", "event", "--log-requests", 1) as server:
+            client = server.client()
+            end = len(rows) * (stop + 1) // stops
 
-        def push() -> None:
-            nonlocal pushed
-            own = server.client()
-            with contextlib.suppress(redis.ConnectionError):
-                while pushed < end:
-                    some = rows[pushed:min(end, pushed + 20)]
-                    own.execute_command("EVENTS.ADD", "purchases", *map(as_json, some))
-                    pushed += len(some)
-                    time.sleep(0.004)
+            def push() -> None:
+                nonlocal pushed
+                own = server.client()
+                with contextlib.suppress(redis.ConnectionError):
+                    while pushed < end:
+                        some = rows[pushed:min(end, pushed + 20)]
+                        own.execute_command("EVENTS.ADD", "purchases", *map(as_json, some))
+                        pushed += len(some)
+                        time.sleep(0.004)
 
-        pushing = threading.Thread(target=push)
-        pushing.start()
-        # Kills cost what was served in the last moments: the last round makes up for it.
-        while answered < wanted * (stop + 1) // stops or stop == stops - 1 and logged(data) < wanted:
-            commands = [traffic.command(client) for _ in range(20)]
-            pipeline = client.pipeline(transaction=False)
-            for _, command in commands:
-                pipeline.execute_command(*command)
-            pipeline.execute()
-            answered += sum(count for count, _ in commands)
-            if rng.random() < 0.2:
-                body = traffic.body()
-                post(server, body)
-                answered += len(body["entities"]["household"])
-        if stop % 3 < 2 and stop < stops - 1:
-            server.kill()
-            pushing.join()
-        else:
-            pushing.join()
-            server.stop()
+            pushing = threading.Thread(target=push)
+            pushing.start()
+            # Kills cost what was served in the last moments: the last round makes up for it.
+            while answered < wanted * (stop + 1) // stops or stop == stops - 1 and logged(data) < wanted:
+                commands = [traffic.command(client) for _ in range(20)]
+                pipeline = client.pipeline(transaction=False)
+                for _, command in commands:
+                    pipeline.execute_command(*command)
+                pipeline.execute()
+                answered += sum(count for count, _ in commands)
+                if rng.random() < 0.2:
+                    body = traffic.body()
+                    post(server, body)
+                    answered += len(body["entities"]["household"])
+            if stop % 3 < 2 and stop < stops - 1:
+                server.kill()
+                pushing.join()
+            else:
+                pushing.join()
+                server.stop()
         found = verify(data, "--limit", 2_000)
         assert found["differing"] == 0 and not any(found["uncheckable"].values()), found
     found = verify(data)
@@ -218,11 +218,10 @@ def test_a_planted_skew_is_found(tmp_path):
     assert text.returncode == 1 and re.search(r"avg_price_28d: served \S+, recomputed \S+\n", text.stdout), text.stdout
     assert "as the lookup service explains it now:" in text.stdout and "as it is recomputed:" in text.stdout
     # On a schedule, beside lookups: counted and said.
-    server = Server(data, "--clock", "event", "--verify-every", "1s")
-    wait_for(lambda: metrics(server).get("weir_verified_requests_total") == 200)
-    told = metrics(server)
+    with Server(data, "--clock", "event", "--verify-every", "1s") as server:
+        wait_for(lambda: metrics(server).get("weir_verified_requests_total") == 200)
+        told = metrics(server)
     assert told["weir_differing_requests_total"] == found["differing"] and time.time() - told["weir_verify_last_run_timestamp_seconds"] < 60
-    server.stop()
     said = server.process.stderr.read()
     assert f"verify: 200 requests checked: {200 - found['differing']} equal, {found['differing']} differ" in said, said
     assert str(household) not in said.replace(f"number {min(by_number)}", "")

@@ -30,19 +30,21 @@ struct VerificationSummary: Sendable {
     /// Checks logged requests after a number, in order.
     ///
     /// - Parameters:
-    ///   - count: how many there are to check, about.
-    ///   - body: gets each one that differs, and the requests that were looked at; ends the run where it returns false.
+    ///   - isDue: ends the run where it returns false.
+    ///   - looked: gets how many were looked at.
+    ///   - differs: gets each one that differs.
     static func verify(
         _ lookups: LookupService, history: HistoryReader, log: RequestLogReader, service: String? = nil, after number: Int64 = 0,
         isDue: () -> Bool = { true }, looked: (Int) -> Void = { _ in },
         differs: (RequestRecord, [RequestVerifier.Difference], RequestVerifier) throws -> Void
     ) throws -> VerificationSummary {
         var summary = VerificationSummary(lastNumber: number)
+        let verifier = RequestVerifier(lookups, history: history)
         while isDue() {
             let records = try log.records(after: summary.lastNumber, service: service, limit: recordsPerRead)
             guard let last = records.last else { break }
             // Asked for behind the records, so that the history has what they had.
-            let verifier = try RequestVerifier(lookups, history: history)
+            try verifier.refresh()
             for record in records {
                 switch try verifier.check(record) {
                 case .equal: summary.checked += 1
