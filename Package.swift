@@ -47,7 +47,10 @@ let package = Package(
         room("WeirOnlineStore", ["WeirEngine", "CLMDB"]),
         .target(
             name: "Migrations", path: "migrations", exclude: ["README.md"],
-            resources: [.embedInCode("001_history.sql"), .embedInCode("002_watermarks_and_windows.sql"), .embedInCode("003_segments.sql")],
+            resources: [
+                .embedInCode("001_history.sql"), .embedInCode("002_watermarks_and_windows.sql"), .embedInCode("003_segments.sql"),
+                .embedInCode("004_request_log.sql"),
+            ],
             swiftSettings: strict),
         room(
             "WeirHistory",
@@ -127,7 +130,7 @@ let package = Package(
         tests(
             "WeirTrainingTests",
             [
-                "Weir", "WeirDefinitions", "WeirEngine", "WeirHistory", "WeirRecords", "WeirTesting", "WeirTraining",
+                "Weir", "WeirAlgebra", "WeirDefinitions", "WeirEngine", "WeirHistory", "WeirRecords", "WeirTesting", "WeirTraining",
                 .product(name: "GRDB", package: "GRDB.swift"),
             ]),
         tests("WeirFuzzTests", ["FuzzKit"]),

@@ -17,4 +17,7 @@ public let migrations: [Migration] = [
     Migration(
         name: "003_segments", sql: String(decoding: PackageResources._03_segments_sql, as: UTF8.self),
         sha256: "53a049f695f349f04b1623d3c9268cdff34a339a0c034629121b9f3fd02704d0"),
+    Migration(
+        name: "004_request_log", sql: String(decoding: PackageResources._04_request_log_sql, as: UTF8.self),
+        sha256: "a909ff4570672c552d82880a060a5647be9d55a1d20f764dcd7b177d63f9293b"),
 ]

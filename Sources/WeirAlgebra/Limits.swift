@@ -84,6 +84,15 @@ public enum Limits {
     /// refused at once.
     public static let pushQueueBytesMax = 128 << 20
     public static let pushBacklogBytesMax: Int64 = 4 << 30
+    /// Served requests that wait to be logged, and bytes of their texts; what does not fit is not logged.
+    public static let loggedRequestsWaitingMax = 16_384
+    public static let loggedRequestBytesWaitingMax = 16 << 20
+    /// Rows of entities that are kept while requests are recomputed, since the next ones ask for the same entities.
+    public static let verifiedRowsMax = 262_144
+    /// Requests that `weir verify` shows with their explanations; it counts all.
+    public static let differencesShownMax = 100
+    /// Logged requests, the latest, of which drift metrics and `weir stats SERVICE` tell.
+    public static let driftRequests = 100_000
     /// Requests of one FEATURES.GET.
     public static let requestsPerCommandMax = 10_000
     /// Bytes of an HTTP request's body.

@@ -30,6 +30,11 @@ public struct QuantileSketch: Sendable, Hashable {
 
     init() {}
 
+    /// - Parameter counts: of values in fixed bins, ascending by number.
+    package init(counts: some Sequence<(number: Int32, count: UInt64)>) {
+        bins = counts.map { Bin(number: $0.number, count: $0.count) }
+    }
+
     var count: UInt64 { bins.reduce(0) { $0 &+ $1.count } }
 
     mutating func insert(_ value: Double) { add(Bin(number: SketchBins.number(of: value), count: 1)) }
@@ -49,7 +54,7 @@ public struct QuantileSketch: Sendable, Hashable {
     }
 
     /// The middle of the bin that holds the value of rank floor(q · (n − 1)); nil without values.
-    @usableFromInline func quantile(_ q: Double) -> Double? {
+    @usableFromInline package func quantile(_ q: Double) -> Double? {
         let count = self.count
         guard count > 0 else { return nil }
         // As a Double a damaged count may be 2^64.
@@ -87,25 +92,52 @@ public struct QuantileSketch: Sendable, Hashable {
 }
 
 /// The fixed bins: bin `i` of the table holds magnitudes in (bounds[i − 1], bounds[i]].
-enum SketchBins {
+package enum SketchBins {
     private static let lowest = -1_040
     private static let highest = 1_733
     /// gamma^lowest … gamma^highest, the same on every platform.
     private static let bounds: [Double] = (lowest...highest).map { FixedPoint.powGamma($0) }
-    static var count: Int { highest - lowest + 1 }
+    package static var count: Int { highest - lowest + 1 }
 
-    static func number(of value: Double) -> Int32 {
+    private static let partsPerOctave = 64
+    /// For each 64th of each power of two, from that of the first bound to that of the last, the first bound that is not below it. A 64th is
+    /// shorter than a bin, so that at most one bound lies inside of it.
+    private static let firstBounds: [Int16] = {
+        let octaves = bounds[0].exponent...bounds[bounds.count - 1].exponent
+        var index = 0
+        return octaves.flatMap { octave in
+            (0..<partsPerOctave).map { part in
+                let start = Double(sign: .plus, exponent: Int(octave), significand: 1 + Double(part) / Double(partsPerOctave))
+                while index < bounds.count - 1, bounds[index] < start { index += 1 }
+                return Int16(index)
+            }
+        }
+    }()
+    private static let firstPart = part(of: bounds[0])
+    private static func part(of magnitude: Double) -> Int { Int(magnitude.bitPattern >> 46) }
+
+    /// 0 for zero; ±(1 + index of the first bound that is not below the magnitude), or of the last bound.
+    package static func number(of value: Double) -> Int32 {
         if value == 0 { return 0 }
         let magnitude = abs(value)
-        let bounds = self.bounds
-        // The number of the first bound that is not below the magnitude.
-        var low = 0
-        var high = bounds.count - 1
-        while low < high {
-            let middle = (low + high) / 2
-            if bounds[middle] < magnitude { low = middle + 1 } else { high = middle }
+        let part = Self.part(of: magnitude) - (firstPart & ~(partsPerOctave - 1))
+        let index: Int
+        if part < 0 {
+            index = 0
+        } else if part >= firstBounds.count {
+            index = count - 1
+        } else {
+            let first = Int(firstBounds[part])
+            index = first < count - 1 && bounds[first] < magnitude ? first + 1 : first
         }
-        return value < 0 ? -Int32(low + 1) : Int32(low + 1)
+        return value < 0 ? -Int32(index + 1) : Int32(index + 1)
+    }
+
+    /// The largest value of a bin; infinite for the last.
+    package static func upperEnd(of number: Int32) -> Double {
+        if number == 0 { return 0 }
+        if number > 0 { return Int(number) < count ? bounds[Int(number) - 1] : .infinity }
+        return number == -1 ? -.leastNonzeroMagnitude : (-bounds[Int(-number) - 2]).nextDown
     }
 
     static func middle(of number: Int32) -> Double {

@@ -181,10 +181,16 @@ package struct EventRows: RowAccess, Sendable {
 
     /// The rows in their total order: time, id, tag.
     package func sorted() -> EventRows {
-        if count < 2 || (1..<count).allSatisfy({ !precedes($0, $0 - 1) }) { return self }
+        guard let order else { return self }
         var rows = EventRows(like: self)
-        rows.append(self, rows: times.indices.sorted(by: precedes))
+        rows.append(self, rows: order)
         return rows
+    }
+
+    /// The rows' numbers in their total order; nil where they are in it.
+    package var order: [Int]? {
+        if count < 2 || (1..<count).allSatisfy({ !precedes($0, $0 - 1) }) { return nil }
+        return times.indices.sorted(by: precedes)
     }
 
     /// Both lists' rows, in order, as each of them is. An event in both counts once.

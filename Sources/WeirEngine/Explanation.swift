@@ -92,6 +92,8 @@ package enum HistoryReason: Sendable, Hashable {
     case totals(window: Int, before: Int64)
     /// Whether a session's event is a copy cannot be said where only totals are kept.
     case sessionEvent(before: Int64)
+    /// It was asked for.
+    case recomputed
 }
 
 /// What is learned of an evaluation while it is made.

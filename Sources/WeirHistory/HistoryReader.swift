@@ -71,6 +71,16 @@ package final class HistoryReader: EventLog, Sendable {
         }
     }
 
+    /// All rows of one entity with event times from `start` on, in order, and the number of each.
+    package func numberedRows(of view: ViewPlan, key: String, from start: Int64) throws -> (rows: EventRows, sequences: [Int64]) {
+        _ = try table(view.stream)
+        let (rows, sequences) = try read { db in
+            try histories[view.stream]!.numberedRows(of: view, key: key, from: start, to: .max, db)
+        }
+        guard let order = rows.order else { return (rows, sequences) }
+        return (rows.sorted(), order.map { sequences[$0] })
+    }
+
     /// Every accepted event of a stream after a sequence number, in the order of acceptance, in batches.
     ///
     /// - Parameter body: gets a batch and the last sequence number in it.
@@ -182,6 +192,11 @@ package final class HistoryReader: EventLog, Sendable {
 
     package func outputCount() throws -> Int {
         try read { db in try Int.fetchOne(db, sql: "SELECT count(*) FROM weir_output") ?? 0 }
+    }
+
+    /// What tells this store from others and from its copies.
+    package func storeID() throws -> String {
+        try read { db in try String.fetchOne(db, sql: "SELECT value FROM weir_meta WHERE key = 'store'") ?? "" }
     }
 
     package func latestSequence() throws -> Int64 {

@@ -172,12 +172,23 @@ final class StreamHistory {
     func rows(
         of view: ViewPlan, key: String, from start: Int64, to end: Int64, ingestedBy: Int64?, upTo last: Int64 = .max, _ db: Database
     ) throws -> EventRows {
+        try numberedRows(of: view, key: key, from: start, to: end, ingestedBy: ingestedBy, upTo: last, db).rows.sorted()
+    }
+
+    /// The same rows in no order, and the number of each.
+    func numberedRows(
+        of view: ViewPlan, key: String, from start: Int64, to end: Int64, ingestedBy: Int64? = nil, upTo last: Int64 = .max, _ db: Database
+    ) throws -> (rows: EventRows, sequences: [Int64]) {
         var rows = EventRows(columns: view.columns)
-        guard start < end else { return rows }
+        var sequences: [Int64] = []
+        guard start < end else { return (rows, sequences) }
         try readTail(db)
         let position = table.stream.viewIndex(view.name)!
         var collector = RowCollector(table: table, view: position) { batch in
-            for row in 0..<batch.count { rows.append(batch, view: position, row: row) }
+            for row in 0..<batch.count {
+                rows.append(batch, view: position, row: row)
+                sequences.append(batch.records.rows[batch.recordRows[row]].offset)
+            }
         }
         let latest = ingestedBy ?? .max
         let keyBytes = Array(key.utf8)
@@ -198,7 +209,7 @@ final class StreamHistory {
             try collector.append(handle)
         }
         try collector.finish()
-        return rows.sorted()
+        return (rows, sequences)
     }
 
     /// The latest event time of an entity; nil for one without events.

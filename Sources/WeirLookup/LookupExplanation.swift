@@ -43,13 +43,20 @@ extension LookupService {
     package func explain(
         _ service: ServicePlan, _ request: any Sendable, asOf: AsOf, session: SessionEvents, reader: OnlineStore.Reader
     ) throws -> ServiceExplanation {
+        try explain(service, request) { _, view, features, key in
+            try explain(view: view, features: features, key: key, asOf: asOf, session: session, reader: reader)
+        }
+    }
+
+    /// - Parameter body: gets a join's number, its view, features of that, and the entity's key.
+    func explain(
+        _ service: ServicePlan, _ request: any Sendable, _ body: (Int, Int, [Int], String?) throws -> EntityExplanation
+    ) throws -> ServiceExplanation {
         var entities: [EntityExplanation] = []
         var joined: [[FeatureResult]] = []
         for (number, join) in service.joins.enumerated() {
             let view = catalog.views.firstIndex { $0 === join.view }!
-            let entity = try explain(
-                view: view, features: service.features(ofJoin: number), key: join.key(request), asOf: asOf, session: session,
-                reader: reader)
+            let entity = try body(number, view, service.features(ofJoin: number), join.key(request))
             var results = Array(repeating: FeatureResult(.null, .notFound), count: join.view.features.count)
             for feature in entity.explanation.features { results[feature.number] = feature.result }
             entities.append(entity)
@@ -68,6 +75,13 @@ extension LookupService {
             })
     }
 
+    /// Features of no entity.
+    func explainWithoutKey(view number: Int, _ features: [Int], asOf: AsOf) throws -> EntityExplanation {
+        let view = store.runtimes[number]
+        let none = try view.explain(features, rows: EventRows(columns: view.plan.columns), asOf: asOf, session: nil)
+        return EntityExplanation(view: view.plan, explanation: none)
+    }
+
     /// Evaluates features of a view as lookups do, and says how.
     ///
     /// - Parameters:
@@ -77,10 +91,7 @@ extension LookupService {
         view number: Int, features: [Int], key: String?, asOf: AsOf, session: SessionEvents, reader: OnlineStore.Reader
     ) throws -> EntityExplanation {
         let view = store.runtimes[number]
-        guard var key else {
-            let none = try view.explain(features, rows: EventRows(columns: view.plan.columns), asOf: asOf, session: nil)
-            return EntityExplanation(view: view.plan, explanation: none)
-        }
+        guard var key else { return try explainWithoutKey(view: number, features, asOf: asOf) }
         guard key.utf8.count <= Limits.keyBytesMax else {
             throw LookupError("a key of \(view.plan.entity) has at most \(Limits.keyBytesMax) bytes")
         }

@@ -60,6 +60,12 @@ package final class LookupWorker {
     /// For each join of the last answer's service, what its evaluation said; nil where the request has no key.
     fileprivate var outcomes: [(key: String, outcome: EvaluationOutcome, shard: OnlineStore.AppliedShard)?] = []
 
+    /// For each join of the last answer's service the shard that it was read from; nil where the request has no key.
+    package var joinShards: [OnlineStore.AppliedShard?] { outcomes.map { $0?.shard } }
+
+    /// Which answers are logged; not at all by itself.
+    package var sampler = Sampler(rate: 0)
+
     /// The shards that the last answer was read from.
     package var shards: Set<OnlineStore.AppliedShard> { Set(outcomes.compactMap { $0?.shard }) }
 

@@ -25,12 +25,15 @@ package final class ServiceRuntime: Sendable {
     }
     package let joins: [Join]
     package let outputs: [Output]
+    /// Changes whenever a definition does that answers depend on, as far as that can be seen: what is inside of closures cannot.
+    package let fingerprint: String
 
     /// - Parameter includesLabels: for a training set; the outputs are followed by the labels.
     package init(_ plan: ServicePlan, _ catalog: CatalogPlan, _ runtimes: [ViewRuntime], includesLabels: Bool = false) throws {
         self.plan = plan
         let wanted = plan.outputs + (includesLabels ? plan.labels : [])
         names = wanted.map(\.name)
+        fingerprint = weirFingerprint(of: Self.definition(plan))
         planJoins = plan.joins + (includesLabels ? plan.labelJoins : [])
         var features: [[Int]] = Array(repeating: [], count: planJoins.count)
         func place(_ join: Int, _ feature: Int) -> Int {
@@ -58,6 +61,21 @@ package final class ServiceRuntime: Sendable {
                 view: view, featureNumbers: features[number], features: runtimes[view].evaluation(of: features[number]),
                 empty: features[number].map { empty[$0] })
         }
+    }
+
+    private static func definition(_ plan: ServicePlan) -> String {
+        var lines = ["service \(plan.name)"]
+        lines += plan.requestSchema.fields.map { "  request \($0.name): \($0.type.rawValue)\($0.isOptional ? "?" : "")" }
+        lines += plan.joins.map { "  join \($0.view.name) \($0.view.fingerprint)" }
+        lines += plan.outputs.map { output in
+            let computation =
+                switch output.computation {
+                case .feature(let join, let feature): "\(join).\(feature)"
+                case .onDemand: "on demand from \(output.inputNames.joined(separator: ", "))"
+                }
+            return "  \(output.name): \(output.type.rawValue) = \(computation)"
+        }
+        return lines.joined(separator: "\n")
     }
 
     /// The outputs from what the joins gave.

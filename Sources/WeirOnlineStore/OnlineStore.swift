@@ -114,6 +114,11 @@ package final class OnlineStore: ShardSet, Sendable {
     package struct AppliedShard: Sendable, Hashable {
         package var number: Int
         package var sequence: Int64
+
+        package init(number: Int, sequence: Int64) {
+            self.number = number
+            self.sequence = sequence
+        }
     }
 
     /// Snapshots of the shards that a batch of lookups touches, one read transaction each. Used from one thread.

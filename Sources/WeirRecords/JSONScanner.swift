@@ -298,6 +298,40 @@ public func jsonArrayElements(_ json: [UInt8]) throws(RecordError) -> [[UInt8]] 
     return try result.get()
 }
 
+/// The members of a JSON object in their order, each value as its own text.
+package func jsonMembers(_ json: [UInt8]) throws(RecordError) -> [(name: String, value: [UInt8])] {
+    let result: Result<[(name: String, value: [UInt8])], RecordError> = json.withUnsafeBytes { bytes in
+        do throws(RecordError) {
+            var scanner = JSONScanner(bytes)
+            var scratch: [UInt8] = []
+            var members: [(name: String, value: [UInt8])] = []
+            try scanner.expect(UInt8(ascii: "{"))
+            if try scanner.peek() == UInt8(ascii: "}") {
+                scanner.position += 1
+            } else {
+                repeat {
+                    let name: String
+                    switch try scanner.string(&scratch) {
+                    case .input(let range): name = String(decoding: bytes[range], as: UTF8.self)
+                    case .unescaped(let range): name = String(decoding: scratch[range], as: UTF8.self)
+                    }
+                    try scanner.expect(UInt8(ascii: ":"))
+                    _ = try scanner.peek()
+                    let start = scanner.position
+                    try scanner.skipValue(&scratch)
+                    members.append((name, Array(bytes[start..<scanner.position])))
+                } while try scanner.continues(until: UInt8(ascii: "}"))
+            }
+            scanner.skipSpace()
+            guard scanner.isAtEnd else { throw scanner.error("something follows the JSON object") }
+            return .success(members)
+        } catch {
+            return .failure(error)
+        }
+    }
+    return try result.get()
+}
+
 /// The text of a JSON string; nil for any other JSON, and for what is none.
 package func jsonString(_ json: UnsafeRawBufferPointer) -> String? {
     guard json.first == UInt8(ascii: "\"") else { return nil }

@@ -210,3 +210,19 @@ import WeirTesting
         #expect(Window.sliding(.seconds(1)).previous.problem != nil)
     }
 }
+
+@Suite struct SketchBinTests {
+    /// The table that finds bins knows every bound.
+    @Test func boundsAreWhereTheyWere() {
+        for number in Int32(1)..<Int32(SketchBins.count) {
+            let end = SketchBins.upperEnd(of: number)
+            #expect(SketchBins.number(of: end) == number && SketchBins.number(of: end.nextUp) == number + 1)
+            #expect(SketchBins.number(of: -end) == -number && SketchBins.number(of: (-end).nextDown) == -number - 1)
+            let below = SketchBins.upperEnd(of: -number)
+            #expect(SketchBins.number(of: below) == -number)
+            #expect(SketchBins.number(of: below.nextUp) == (number == 1 ? 0 : 1 - number))
+        }
+        #expect(SketchBins.number(of: .greatestFiniteMagnitude) == Int32(SketchBins.count))
+        #expect(SketchBins.number(of: .leastNonzeroMagnitude) == 1 && SketchBins.number(of: -0.0) == 0)
+    }
+}

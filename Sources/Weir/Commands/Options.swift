@@ -73,6 +73,18 @@ struct ByteSize: ExpressibleByArgument {
     var defaultValueDescription: String { "\(bytes / 1_000_000)MB" }
 }
 
+/// A length of time: `90s`, `30m`, `1h`, `7d`.
+struct TimeSpan: ExpressibleByArgument {
+    var seconds: Double
+
+    init?(argument: String) {
+        let units: [Character: Double] = ["s": 1, "m": 60, "h": 3_600, "d": 86_400]
+        guard let unit = argument.last.flatMap({ units[$0] }), let number = Double(argument.dropLast()), number >= 0, number * unit < 1e10
+        else { return nil }
+        seconds = number * unit
+    }
+}
+
 /// Writes a line to standard error.
 func report(_ line: String) {
     FileHandle.standardError.write(Data((line + "\n").utf8))

@@ -11,6 +11,7 @@ import WeirPipeline
 import WeirRecords
 import WeirServer
 import WeirSources
+import WeirTraining
 
 func wallClockNow() -> Int64 { wallClock() }
 
@@ -66,7 +67,12 @@ final class Service: Sendable {
     }
 
     /// Starts both ports, says so, and serves until a signal comes.
-    func serve(_ backend: ServerBackend, _ monitor: StoreMonitor, _ options: ServerOptions) throws {
+    ///
+    /// - Parameter metrics: what `/metrics` tells besides.
+    func serve(
+        _ backend: ServerBackend, _ monitor: StoreMonitor, _ options: ServerOptions,
+        metrics: @escaping @Sendable () -> [MetricFamily] = { [] }
+    ) throws {
         let logger = Logger(label: "weir") { StreamLogHandler.standardError(label: $0) }
         // Hummingbird gives each request a logger with metadata of its own, which other handlers put into words at once.
         let httpLogger = Logger(label: "weir.http") { _ in SwiftLogNoOpLogHandler() }
@@ -93,9 +99,9 @@ final class Service: Sendable {
                 return try await HTTPServer.start(
                     configuration,
                     backend: HTTPService(
-                        features: OnlineFeatureReader(lookups: backend.lookups), monitor: monitor,
+                        features: OnlineFeatureReader(lookups: backend.lookups, requestLogger: backend.requestLogger), monitor: monitor,
                         catalogDescription: backend.lookups.catalog.description, resp: resp, process: ProcessMetrics(),
-                        version: settings.version, failure: { self.failure.withLock { $0 } }),
+                        version: settings.version, others: metrics, failure: { self.failure.withLock { $0 } }),
                     logger: httpLogger)
             }
         } catch {
@@ -168,6 +174,11 @@ struct ServeCommand: ParsableCommand {
 
     @OptionGroup var data: DataOption
     @OptionGroup var server: ServerOptions
+    @Option(help: .hidden) var logRequests: Double?
+
+    func validate() throws {
+        if logRequests != nil { throw ValidationError("`weir serve` only reads; served requests are logged by `weir run --log-requests`") }
+    }
 
     func run() throws {
         Service.blockSignals()
@@ -190,6 +201,53 @@ struct KafkaOptions: ParsableArguments {
             guard let equals = option.firstIndex(of: "=") else { throw ValidationError("--kafka-option \(option): key=value expected") }
             return (String(option[..<equals]), String(option[option.index(after: equals)...]))
         }
+    }
+}
+
+/// The log of served requests, and what is made of it.
+struct SelfCheckOptions: ParsableArguments {
+    @Option(
+        help: ArgumentHelp(
+            "Log this share of served requests, from 0 to 1, for `weir verify` and `weir stats SERVICE`: FEATURES.GET and HTTP.",
+            valueName: "rate"))
+    var logRequests: Double = Environment.string("log-requests").flatMap(Double.init) ?? 0
+    @Option(help: ArgumentHelp("What that log may take; the oldest requests go.", valueName: "size"))
+    var requestLogSize: ByteSize = Environment.string("request-log-size").flatMap { ByteSize(argument: $0) } ?? ByteSize(bytes: 256_000_000)
+    @Option(
+        name: .customLong("verify-every"),
+        help: ArgumentHelp("Recompute the requests that were logged since the last time: every 30m, 1h, 1d, …", valueName: "time"))
+    var verifyEveryOption: TimeSpan?
+    private var verifyEvery: TimeSpan? { verifyEveryOption ?? Environment.string("verify-every").flatMap { TimeSpan(argument: $0) } }
+    @Option(
+        help: ArgumentHelp(
+            "A training set's manifest: metrics tell how what is served differs from it. May be repeated.", valueName: "manifest"))
+    var driftAgainst: [String] = Environment.list("drift-against")
+
+    func validate() throws {
+        if !(0...1).contains(logRequests) { throw ValidationError("--log-requests must be between 0 and 1") }
+        if requestLogSize.bytes < 1_000_000 { throw ValidationError("--request-log-size must be at least 1MB") }
+        if let verifyEvery, verifyEvery.seconds < 1 { throw ValidationError("--verify-every must be at least 1s") }
+    }
+
+    func requestLogger(_ directory: DataDirectory, store: String) throws -> RequestLogger? {
+        guard logRequests > 0 else { return nil }
+        let log = try RequestLogWriter(directory: directory.path, store: store, bytesMax: Int64(requestLogSize.bytes)) {
+            report("warning: \($0)")
+        }
+        return RequestLogger(log, rate: logRequests) { report("warning: \($0)") }
+    }
+
+    func selfCheck(_ lookups: LookupService, _ directory: DataDirectory) throws -> SelfCheck? {
+        guard verifyEvery != nil || !driftAgainst.isEmpty else { return nil }
+        let references = try driftAgainst.map { path in
+            let statistics = try ReferenceStatistics(manifest: path)
+            _ = try lookups.service(statistics.service)
+            return SelfCheck.Reference(name: path, statistics: statistics)
+        }
+        return try SelfCheck(
+            lookups, directory: directory.path,
+            options: .init(verifyEvery: verifyEvery.map { .seconds($0.seconds) }, references: references)
+        ) { report($0) }
     }
 }
 
@@ -222,6 +280,8 @@ struct RunCommand: ParsableCommand {
             "How output topics are written: in transactions, each record once; or, for brokers without them, by an idempotent producer: after a crash records may come again, with the same header weir-number.",
             valueName: "transactional|idempotent"))
     var kafkaOutput: KafkaOutputKind = KafkaOutputKind(rawValue: Environment.string("kafka-output") ?? "") ?? .transactional
+
+    @OptionGroup var checks: SelfCheckOptions
 
     private func start() throws -> KafkaStart {
         switch kafkaStart {
@@ -283,9 +343,17 @@ struct RunCommand: ParsableCommand {
             sessions: SessionStore(timeToLive: .seconds(server.sessionTtl)), clock: lookupClock(server.clock))
         let monitor = try StoreMonitor(
             directory: data.directory, lookups: lookups, pipeline: writer.pipeline, consumer: consumer, lagMax: server.readyLag)
+        let requestLogger = try checks.requestLogger(data.directory, store: try writer.reader.storeID())
+        let selfCheck = try checks.selfCheck(lookups, data.directory)
+        requestLogger?.start()
+        selfCheck?.start()
         let served = Result {
-            try service.serve(ServerBackend(lookups: lookups, pushLog: pushLog, executors: server.threads), monitor, server)
+            try service.serve(
+                ServerBackend(lookups: lookups, pushLog: pushLog, requestLogger: requestLogger, executors: server.threads), monitor, server
+            ) { (requestLogger?.metricFamilies ?? []) + (selfCheck?.metricFamilies ?? []) }
         }
+        selfCheck?.stop()
+        requestLogger?.stop()
         // What was acknowledged or read is taken in before the process ends.
         pushLog.stop()
         push.waitUntilDone()

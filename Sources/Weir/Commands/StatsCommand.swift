@@ -4,17 +4,52 @@ import WeirDefinitions
 import WeirHistory
 import WeirOnlineStore
 import WeirRecords
+import WeirTraining
 
 struct StatsCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "stats",
-        abstract: "What the stores hold: entities, sizes, watermarks, sources, dead letters. Reads the whole online store.")
+        abstract: "What the stores hold: entities, sizes, watermarks, sources, dead letters. Reads the whole online store.",
+        discussion: """
+            With a service: how its features were distributed in the latest requests that `weir run --log-requests RATE` logged; with --against
+            beside those of a training set, with the population stability index (psi) of each.
+
+              weir stats checkout_offer --against training.csv.manifest.json
+            """)
 
     @OptionGroup var data: DataOption
+    @Argument(help: "A service, for the values that were served; by default what the stores hold.") var service: String?
+    @Option(help: ArgumentHelp("The manifest of an export of the service.", valueName: "manifest")) var against: String?
+    @Option(help: ArgumentHelp("Of the latest requests, so many.", valueName: "count")) var limit: Int = Limits.driftRequests
     @Flag(help: "As one JSON object.") var json: Bool = false
+
+    func validate() throws {
+        if against != nil, service == nil { throw ValidationError("--against is of a service: weir stats SERVICE --against MANIFEST") }
+        if limit < 1 { throw ValidationError("--limit must be at least 1") }
+    }
 
     func run() throws {
         try data.directory.checkExists()
+        if let service { return try printServed(service) }
+        try printStores()
+    }
+
+    private func printServed(_ name: String) throws {
+        let lookups = try openLookups(data, clock: .wall)
+        let service = try lookups.service(name)
+        let reference = try against.map { try ReferenceStatistics(manifest: $0) }
+        if let reference, reference.service != name {
+            throw CommandFailure("the manifest \(against ?? "") is of the service '\(reference.service)', not of '\(name)'")
+        }
+        guard let log = try RequestLogReader(directory: data.directory.path, store: try lookups.history.storeID()) else {
+            throw CommandFailure("no request was logged in \(data.directory.path); `weir run --log-requests RATE` logs them")
+        }
+        let served = try ServedStatistics(service, log: log, limit: limit)
+        let report = DriftReport(service: name, served: served, reference: reference?.features)
+        print(json ? report.json : report.text)
+    }
+
+    private func printStores() throws {
         let catalog = try App.plan()
         let store = try OnlineStore(directory: data.directory.online, catalog: catalog, shards: nil, mode: .read)
         let history = try HistoryReader(directory: data.directory.path, catalog: catalog)

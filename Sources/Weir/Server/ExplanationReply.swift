@@ -25,6 +25,13 @@ struct ExplanationReply {
         try self.init(nil, [explanation], asOf, session, lookups)
     }
 
+    init(_ explanations: RequestVerifier.Explanations, _ side: RequestVerifier.Explanations.Answered, _ lookups: LookupService) throws {
+        switch side {
+        case .service(let explanation): try self.init(explanation, asOf: explanations.asOf, session: explanations.session, lookups)
+        case .view(let explanation): try self.init(explanation, asOf: explanations.asOf, session: explanations.session, lookups)
+        }
+    }
+
     private init(
         _ service: ServiceExplanation?, _ entities: [EntityExplanation], _ asOf: EventTime, _ session: SessionEvents,
         _ lookups: LookupService
@@ -161,6 +168,7 @@ struct ExplanationReply {
         case .session(let number):
             "the session of \(window(number)) may have begun before \(kept), from where on the online store keeps events"
         case .totals(_, let before): "of what came before \(time(before)) the online store keeps totals alone"
+        case .recomputed: "it is asked to recompute what was served"
         case .sessionEvent(let before):
             "an event of the session is from before \(time(before)), where the online store cannot tell copies any more"
         }
@@ -210,7 +218,7 @@ struct ExplanationReply {
         return bytes
     }
 
-    private var tree: ReplyValue {
+    var tree: ReplyValue {
         var entries: [ReplyValue.Entry] = []
         if let service { entries.append(.init("service", .string(service.service.name))) }
         entries.append(.init("as_of", .string(time(asOf.microseconds))))

@@ -9,6 +9,8 @@ struct HTTPService: HTTPBackend {
     let resp: RESPServer
     let process: ProcessMetrics
     let version: String
+    /// Further metrics.
+    let others: @Sendable () -> [MetricFamily]
     /// Why the process is about to end; nil while it is not.
     let failure: @Sendable () -> (any Error)?
 
@@ -18,7 +20,7 @@ struct HTTPService: HTTPBackend {
 
     func metrics() -> [MetricFamily] {
         [MetricFamily("weir_build_info", .gauge, "Always 1.", [.init(1, MetricFamily.labels(["version": version]))])]
-            + resp.metricFamilies + monitor.metrics() + process.families()
+            + resp.metricFamilies + monitor.metrics() + others() + process.families()
     }
 
     func readiness() -> ReadyState { failure().map { .notReady("\($0)") } ?? monitor.readiness() }

@@ -10,6 +10,7 @@ import WeirServer
 /// Answers `POST /get-online-features`: features of views, or of a service, for the rows of a request, in one snapshot of the store.
 package final class OnlineFeatureReader: Sendable {
     private let lookups: LookupService
+    private let requestLogger: RequestLogger?
     /// What requests asked for, as far as it does not depend on their entities: clients ask for the same again and again.
     private let plans = Mutex<[PlanKey: Plan]>([:])
     private let workers = Mutex<[IdleWorker]>([])
@@ -27,7 +28,7 @@ package final class OnlineFeatureReader: Sendable {
     private struct Selection: Sendable {
         let view: Int
         let evaluation: EvaluationPlan
-        let resultCount: Int
+        let names: [String]
         /// For a key that is null.
         let empty: [FeatureResult]
     }
@@ -55,8 +56,10 @@ package final class OnlineFeatureReader: Sendable {
         }
     }
 
-    package init(lookups: LookupService) {
+    /// - Parameter requestLogger: nil where served requests are not logged.
+    package init(lookups: LookupService, requestLogger: RequestLogger? = nil) {
         self.lookups = lookups
+        self.requestLogger = requestLogger
     }
 
     package func read(_ request: OnlineFeaturesRequest) throws(HTTPProblem) -> OnlineFeatures {
@@ -88,13 +91,19 @@ package final class OnlineFeatureReader: Sendable {
 
     /// Lends a worker, whose snapshots end with `body`.
     private func withWorker<R>(_ body: (LookupWorker) throws -> R) throws -> R {
-        let worker = workers.withLock { $0.popLast() }?.worker ?? lookups.makeWorker()
+        let worker = workers.withLock { $0.popLast() }?.worker ?? makeWorker()
         defer {
             worker.endBatch()
             let idle = IdleWorker(worker: worker)
             workers.withLock { $0.append(idle) }
         }
         return try lookups.store.explaining { try body(worker) }
+    }
+
+    private func makeWorker() -> LookupWorker {
+        let worker = lookups.makeWorker()
+        worker.sampler = Sampler(rate: requestLogger?.rate ?? 0)
+        return worker
     }
 
     // MARK: What is asked for
@@ -153,8 +162,8 @@ package final class OnlineFeatureReader: Sendable {
                 try selections.map { view, features in
                     let empty = try lookups.store.runtimes[view].emptyEvaluation(asOf: AsOf(EventTime(microseconds: 0))).results
                     return Selection(
-                        view: view, evaluation: lookups.evaluation(view: view, of: features), resultCount: features.count,
-                        empty: features.map { empty[$0] })
+                        view: view, evaluation: lookups.evaluation(view: view, of: features),
+                        names: features.map { catalog.views[view].features[$0].name }, empty: features.map { empty[$0] })
                 })
         } catch {
             throw HTTPProblem(.failed, "\(error)")
@@ -292,23 +301,38 @@ package final class OnlineFeatureReader: Sendable {
         _ selection: Selection, _ request: OnlineFeaturesRequest, _ asOf: AsOf, _ worker: LookupWorker
     ) throws -> OnlineFeatures.Group {
         let keys = try Keys(of: lookups.catalog.views[selection.view], request)
-        var group = OnlineFeatures.Group(resultsPerRow: selection.resultCount, eventTimesPerRow: 1, rows: request.rowCount)
+        var group = OnlineFeatures.Group(resultsPerRow: selection.names.count, eventTimesPerRow: 1, rows: request.rowCount)
         for row in 0..<request.rowCount {
             try keys.withKey(row) { key in
+                let isLogged = requestLogger != nil && worker.sampler.takes()
                 guard let key else {
                     group.results += selection.empty
+                    if isLogged { log(selection, nil, asOf, group, nil) }
                     return group.eventTimes.append(nil)
                 }
                 var isKnown = false
                 try lookups.features(view: selection.view, selection.evaluation, key: key, asOf: asOf, worker) { results, exists in
-                    for index in 0..<selection.resultCount { group.results.append(results[index]) }
+                    for index in selection.names.indices { group.results.append(results[index]) }
                     isKnown = exists
                 }
+                if isLogged { log(selection, key, asOf, group, try worker.reader.applied(key: key)) }
                 group.eventTimes.append(
                     isKnown ? try lookups.latestEvent(view: selection.view, key: key, asOf: asOf, worker) : nil)
             }
         }
         return group
+    }
+
+    /// Logs a group's last row.
+    private func log(
+        _ selection: Selection, _ key: UnsafeRawBufferPointer?, _ asOf: AsOf, _ group: OnlineFeatures.Group,
+        _ shard: OnlineStore.AppliedShard?
+    ) {
+        requestLogger?.add(
+            ServedRequest(
+                .view(
+                    lookups.catalog.views[selection.view], names: selection.names, key: key.map { String(decoding: $0, as: UTF8.self) }),
+                asOf: asOf.time, results: Array(group.results.suffix(selection.names.count)), shards: [shard]))
     }
 
     /// A row of the columns is a request of the service.
@@ -343,6 +367,10 @@ package final class OnlineFeatureReader: Sendable {
                         .joined(separator: ", "))
             }
             let answer = try lookups.answer(service, decoded, asOf: asOf, session: SessionEvents(), worker)
+            if let requestLogger, worker.sampler.takes() {
+                requestLogger.add(
+                    ServedRequest(.service(service, json), asOf: asOf.time, results: worker.results, shards: worker.joinShards))
+            }
             group.results += worker.results
             group.eventTimes += try lookups.latestEvents(service, answer, worker)
         }

@@ -12,6 +12,8 @@ package final class ServerBackend: FeatureBackend {
     let lookups: LookupService
     /// nil where the process only reads.
     let pushLog: PushLog?
+    /// nil where served requests are not logged.
+    let requestLogger: RequestLogger?
     /// One for each of the server's threads, used by that alone.
     private let workers: [WorkerSlot]
 
@@ -22,10 +24,15 @@ package final class ServerBackend: FeatureBackend {
     }
 
     /// - Parameter executors: the server's threads.
-    package init(lookups: LookupService, pushLog: PushLog?, executors: Int) {
+    package init(lookups: LookupService, pushLog: PushLog?, requestLogger: RequestLogger? = nil, executors: Int) {
         self.lookups = lookups
         self.pushLog = pushLog
-        workers = (0..<executors).map { _ in WorkerSlot(lookups.makeWorker()) }
+        self.requestLogger = requestLogger
+        workers = (0..<executors).map { _ in
+            let worker = lookups.makeWorker()
+            worker.sampler = Sampler(rate: requestLogger?.rate ?? 0)
+            return WorkerSlot(worker)
+        }
     }
 
     func worker(_ executor: Int) -> LookupWorker { workers[executor].worker }
@@ -55,6 +62,12 @@ package final class ServerBackend: FeatureBackend {
                 return try request.requests.map { json in
                     let decoded = try lookups.decodeRequest(service, json, worker)
                     let answer = try lookups.answer(service, decoded, asOf: asOf, session: session, worker)
+                    if let requestLogger, worker.sampler.takes() {
+                        requestLogger.add(
+                            ServedRequest(
+                                .service(service, json), asOf: asOf.time, session: session, results: worker.results,
+                                shards: worker.joinShards))
+                    }
                     return FeatureRow(
                         names: service.names, results: worker.results, meta: request.meta ? try meta(service, answer, worker) : nil)
                 }

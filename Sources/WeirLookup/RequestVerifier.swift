@@ -1,0 +1,262 @@
+import WeirAlgebra
+import WeirDefinitions
+import WeirEngine
+import WeirHistory
+import WeirOnlineStore
+import WeirRecords
+
+/// Answers logged requests again, from the history as far as it had come where they were answered, and compares every bit.
+package final class RequestVerifier {
+    package enum Verdict: Sendable {
+        case equal
+        case differs([Difference])
+        /// Why the request cannot be answered again.
+        case uncheckable(Obstacle)
+    }
+
+    package enum Obstacle: String, Sendable, CaseIterable {
+        case changedDefinitions = "definitions changed since"
+        case missingHistory = "the history has not all of it any more"
+    }
+
+    /// A feature's values as JSON.
+    package struct Difference: Sendable {
+        package let name: String
+        package let served: String
+        package let recomputed: String
+    }
+
+    private let lookups: LookupService
+    private let history: HistoryReader
+    private let worker: LookupWorker
+    private let scratch = EvaluationScratch()
+    /// No event of the history has a later number.
+    private var lastSequence: Int64 = 0
+
+    private struct Entity: Hashable {
+        let view: Int
+        let key: String
+    }
+
+    /// An entity's rows from a time on.
+    private struct KnownRows {
+        let start: Int64
+        let rows: EventRows
+        let sequences: [Int64]
+        /// Rows that are accepted later are not among them.
+        let lastSequence: Int64
+    }
+    private var known: [Entity: KnownRows] = [:]
+    private var knownRows = 0
+
+    /// - Parameter history: over a connection that lookups do not wait for.
+    package init(_ lookups: LookupService, history: HistoryReader) {
+        self.lookups = lookups
+        self.history = history
+        worker = lookups.makeWorker()
+    }
+
+    /// Reads how far the history is: requests that were logged before can be checked.
+    package func refresh() throws { lastSequence = try history.latestSequence() }
+
+    package func check(_ record: RequestRecord) throws -> Verdict {
+        guard let request = try decode(record) else { return .uncheckable(.changedDefinitions) }
+        guard request.shards.allSatisfy({ ($0?.sequence ?? 0) <= lastSequence }) else { return .uncheckable(.missingHistory) }
+        let names: [String]
+        let results: [FeatureResult]
+        switch request.subject {
+        case .service(let service, let decoded):
+            names = service.names
+            results = try answer(service, decoded, request)
+        case .view(let view, let features, let key):
+            let plan = lookups.catalog.views[view]
+            names = features.map { plan.features[$0].name }
+            results = try evaluate(
+                view: view, lookups.evaluation(view: view, of: features), key: key, shard: request.shards.first ?? nil, request)
+        }
+        if answerText(names, results) == record.answer { return .equal }
+        let served = try jsonMembers(Array(record.answer.utf8))
+        guard served.map(\.name) == names else { return .uncheckable(.changedDefinitions) }
+        return .differs(
+            zip(served, results).compactMap { served, result in
+                let (served, recomputed) = ((name: served.name, json: String(decoding: served.value, as: UTF8.self)), result.value.json)
+                return served.json == recomputed ? nil : Difference(name: served.name, served: served.json, recomputed: recomputed)
+            })
+    }
+
+    // MARK: What was asked
+
+    private struct Request {
+        enum Subject {
+            case service(ServiceRuntime, any Sendable)
+            case view(Int, features: [Int], key: String?)
+        }
+        let subject: Subject
+        let asOf: AsOf
+        let session: SessionEvents
+        /// For each join, or for the view.
+        let shards: [OnlineStore.AppliedShard?]
+    }
+
+    /// nil where the definitions have changed since.
+    private func decode(_ record: RequestRecord) throws -> Request? {
+        let subject: Request.Subject
+        var session = SessionEvents()
+        let joins: Int
+        do {
+            if let name = record.service {
+                guard let service = try? lookups.service(name), service.fingerprint == record.definitions else { return nil }
+                let decoded = try lookups.decodeRequest(service, Array(record.request.utf8), worker)
+                subject = .service(service, decoded)
+                joins = service.joins.count
+                session = try self.session(record)
+            } else {
+                guard let view = lookups.catalog.views.firstIndex(where: { $0.name == record.view }) else { return nil }
+                let plan = lookups.catalog.views[view]
+                let features = try jsonMembers(Array(record.answer.utf8)).map { plan.feature(named: $0.name) }
+                guard plan.fingerprint == record.definitions, features.allSatisfy({ $0 != nil }) else { return nil }
+                let key = Array(record.request.utf8).withUnsafeBytes { jsonString($0) }
+                subject = .view(view, features: features.compactMap(\.self), key: key)
+                joins = 1
+            }
+            // The fields of a request or of an event may have changed.
+        } catch is LookupError { return nil }
+        let shards = try jsonArrayElements(Array(record.applied.utf8)).map { element in
+            let numbers = (try? jsonArrayElements(element))?.compactMap { Int64(String(decoding: $0, as: UTF8.self)) } ?? []
+            return numbers.count == 2 ? OnlineStore.AppliedShard(number: Int(numbers[0]), sequence: numbers[1]) : nil
+        }
+        guard shards.count == joins else { return nil }
+        return Request(
+            subject: subject, asOf: AsOf(EventTime(microseconds: record.asOf)), session: session, shards: shards)
+    }
+
+    private func session(_ record: RequestRecord) throws -> SessionEvents {
+        guard let text = record.session else { return SessionEvents() }
+        return SessionEvents(
+            try jsonArrayElements(Array(text.utf8)).map { batch in
+                let members = try jsonMembers(batch)
+                guard members.map(\.name) == ["stream", "events"], let stream = members[0].value.withUnsafeBytes({ jsonString($0) }) else {
+                    throw HistoryError("the log of served requests is damaged: request \(record.number) has no session that can be read")
+                }
+                return try lookups.decodeEvents(stream, try jsonArrayElements(members[1].value))
+            })
+    }
+
+    // MARK: From the history
+
+    private func answer(_ service: ServiceRuntime, _ decoded: any Sendable, _ request: Request) throws -> [FeatureResult] {
+        let joined = try service.joins.enumerated().map { number, join in
+            try evaluate(
+                view: join.view, join.features, key: service.plan.joins[number].key(decoded), shard: request.shards[number], request)
+        }
+        var results: [FeatureResult] = []
+        service.finish(decoded, { joined[$0][$1] }, into: &results)
+        return results
+    }
+
+    private func evaluate(
+        view number: Int, _ features: EvaluationPlan, key: String?, shard: OnlineStore.AppliedShard?, _ request: Request
+    ) throws -> [FeatureResult] {
+        let view = lookups.store.runtimes[number]
+        guard let key else {
+            _ = try view.evaluate(
+                features, rows: EventRows(columns: view.plan.columns), asOf: AsOf(EventTime(microseconds: 0)), session: nil, scratch)
+            return scratch.results
+        }
+        let session = overlay(view.plan, key, request)
+        let start = view.earliestReach(asOf: request.asOf)
+        let last = shard?.sequence ?? 0
+        let (all, sequences) = try knownRows(number, view, key, from: start, upTo: last)
+        let range = all.lowerBound(start)..<max(all.lowerBound(start), all.lowerBound(request.asOf.end))
+        if range.allSatisfy({ sequences[$0] <= last }) {
+            _ = try view.evaluate(features, rows: all, range: range, asOf: request.asOf, session: session, scratch)
+        } else {
+            var rows = EventRows(columns: view.plan.columns)
+            rows.append(all, rows: range.filter { sequences[$0] <= last })
+            _ = try view.evaluate(features, rows: rows, asOf: request.asOf, session: session, scratch)
+        }
+        return scratch.results
+    }
+
+    /// An entity's rows, of which the next requests will want others: reading and decoding them is nearly all of the work.
+    private func knownRows(
+        _ number: Int, _ view: ViewRuntime, _ key: String, from start: Int64, upTo last: Int64
+    ) throws -> (rows: EventRows, sequences: [Int64]) {
+        let entity = Entity(view: number, key: key)
+        let before = known[entity]
+        if let before, before.start <= start, before.lastSequence >= last { return (before.rows, before.sequences) }
+        knownRows -= before?.rows.count ?? 0
+        if knownRows > Limits.verifiedRowsMax {
+            known = [:]
+            knownRows = 0
+        }
+        // Who is asked for again at an earlier time may be so once more.
+        let start = before.map { $0.start <= start ? $0.start : .min } ?? start
+        let (rows, sequences) = try history.numberedRows(of: view.plan, key: key, from: start)
+        known[entity] = KnownRows(start: start, rows: rows, sequences: sequences, lastSequence: lastSequence)
+        knownRows += rows.count
+        return (rows, sequences)
+    }
+
+    private func rows(_ view: ViewRuntime, _ key: String, _ shard: OnlineStore.AppliedShard?, _ request: Request) throws -> EventRows {
+        try history.rows(
+            of: view.plan, key: key, from: view.earliestReach(asOf: request.asOf), to: request.asOf.end, upTo: shard?.sequence ?? 0)
+    }
+
+    private func overlay(_ view: ViewPlan, _ key: String, _ request: Request) -> EventRows? {
+        if request.session.batches.isEmpty { return nil }
+        let viewIndex = lookups.catalog.stream(named: view.stream)!.viewIndex(view.name)!
+        return request.session.rows(of: view, viewIndex: viewIndex, key: key)
+    }
+
+    // MARK: Explanations
+
+    /// How a request is answered by both sides.
+    package struct Explanations: Sendable {
+        package let asOf: EventTime
+        package let session: SessionEvents
+        /// By the lookup service, with what its stores hold by now.
+        package let online: Answered
+        /// From the history, as of the logged positions.
+        package let recomputed: Answered
+
+        package enum Answered: Sendable {
+            case service(ServiceExplanation)
+            case view(EntityExplanation)
+        }
+    }
+
+    /// nil where the definitions have changed since.
+    package func explain(_ record: RequestRecord) throws -> Explanations? {
+        guard let request = try decode(record) else { return nil }
+        defer { worker.endBatch() }
+        let online: Explanations.Answered
+        let recomputed: Explanations.Answered
+        switch request.subject {
+        case .service(let service, let decoded):
+            online = .service(
+                try lookups.explain(service.plan, decoded, asOf: request.asOf, session: request.session, reader: worker.reader))
+            recomputed = .service(
+                try lookups.explain(service.plan, decoded) { number, view, features, key in
+                    try explain(view: view, features, key: key, shard: request.shards[number], request)
+                })
+        case .view(let view, let features, let key):
+            online = .view(
+                try lookups.explain(
+                    view: view, features: features, key: key, asOf: request.asOf, session: request.session, reader: worker.reader))
+            recomputed = .view(try explain(view: view, features, key: key, shard: request.shards.first ?? nil, request))
+        }
+        return Explanations(asOf: request.asOf.time, session: request.session, online: online, recomputed: recomputed)
+    }
+
+    private func explain(
+        view number: Int, _ features: [Int], key: String?, shard: OnlineStore.AppliedShard?, _ request: Request
+    ) throws -> EntityExplanation {
+        let view = lookups.store.runtimes[number]
+        guard let key, let shard else { return try lookups.explainWithoutKey(view: number, features, asOf: request.asOf) }
+        let explanation = try view.explain(
+            features, rows: try rows(view, key, shard, request), asOf: request.asOf, session: overlay(view.plan, key, request))
+        return EntityExplanation(
+            view: view.plan, key: key, place: .init(shard: shard, keptFrom: .min, historyReason: .recomputed), explanation: explanation)
+    }
+}
