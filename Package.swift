@@ -47,7 +47,10 @@ let package = Package(
         room("WeirOnlineStore", ["WeirEngine", "CLMDB"]),
         .target(
             name: "Migrations", path: "migrations", exclude: ["README.md"],
-            resources: [.embedInCode("001_history.sql"), .embedInCode("002_watermarks_and_windows.sql"), .embedInCode("003_segments.sql")],
+            resources: [
+                .embedInCode("001_history.sql"), .embedInCode("002_watermarks_and_windows.sql"), .embedInCode("003_segments.sql"),
+                .embedInCode("005_erasures.sql"),
+            ],
             swiftSettings: strict),
         room(
             "WeirHistory",
@@ -91,6 +94,7 @@ let package = Package(
         .executableTarget(name: "Shop", dependencies: ["Weir", "ExampleFeatures"], swiftSettings: strict),
         .executableTarget(
             name: "LiveShop", dependencies: ["Weir", "ExampleFeatures"], path: "Tests/System/LiveShop", swiftSettings: strict),
+        .executableTarget(name: "ForgetShop", dependencies: ["Weir"], path: "Tests/System/ForgetShop", swiftSettings: strict),
 
         .target(
             name: "FuzzKit",

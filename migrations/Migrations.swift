@@ -17,4 +17,7 @@ public let migrations: [Migration] = [
     Migration(
         name: "003_segments", sql: String(decoding: PackageResources._03_segments_sql, as: UTF8.self),
         sha256: "53a049f695f349f04b1623d3c9268cdff34a339a0c034629121b9f3fd02704d0"),
+    Migration(
+        name: "005_erasures", sql: String(decoding: PackageResources._05_erasures_sql, as: UTF8.self),
+        sha256: "ec8f3cd311c55682b263cd253420266661a6e90da89c04b8ed1bd10c17cf4291"),
 ]
