@@ -70,6 +70,7 @@ struct WeirCommand: ParsableCommand {
             """,
         subcommands: [
             RunCommand.self, ServeCommand.self, IngestCommand.self, ProduceCommand.self, GetCommand.self, ExportCommand.self,
-            RebuildCommand.self, DeadLettersCommand.self, StatsCommand.self, BackupCommand.self, HashPasswordCommand.self,
+            RebuildCommand.self, DeadLettersCommand.self, StatsCommand.self, BackupCommand.self, ForgetCommand.self,
+            HashPasswordCommand.self,
         ])
 }

@@ -15,6 +15,8 @@ struct StatsCommand: ParsableCommand {
 
     func run() throws {
         try data.directory.checkExists()
+        let reading = try data.directory.lockForReading()
+        defer { withExtendedLifetime(reading) {} }
         let catalog = try App.plan()
         let store = try OnlineStore(directory: data.directory.online, catalog: catalog, shards: nil, mode: .read)
         let history = try HistoryReader(directory: data.directory.path, catalog: catalog)
