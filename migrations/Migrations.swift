@@ -20,4 +20,7 @@ public let migrations: [Migration] = [
     Migration(
         name: "004_request_log", sql: String(decoding: PackageResources._04_request_log_sql, as: UTF8.self),
         sha256: "a909ff4570672c552d82880a060a5647be9d55a1d20f764dcd7b177d63f9293b"),
+    Migration(
+        name: "005_erasures", sql: String(decoding: PackageResources._05_erasures_sql, as: UTF8.self),
+        sha256: "ec8f3cd311c55682b263cd253420266661a6e90da89c04b8ed1bd10c17cf4291"),
 ]

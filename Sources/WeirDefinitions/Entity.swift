@@ -83,6 +83,9 @@ public struct CompositeKey<each Part: EntityKey>: EntityKey {
 /// The text of a composite key from those of its parts.
 package func compositeKeyText(_ parts: [String]) -> String { parts.map(escape).joined(separator: ":") }
 
+/// The parts of a composite key's text.
+package func compositeKeyParts(_ text: String) -> [String] { unescapedParts(text) }
+
 private struct NoKey: Error {}
 
 private func escape(_ text: String) -> String {

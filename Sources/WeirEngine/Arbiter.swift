@@ -44,10 +44,17 @@ package struct Arbiter: Sendable {
     /// The number of the last accepted event, over all streams.
     package private(set) var lastSequence: Int64
     private var streams: [String: StreamState] = [:]
+    /// nil where nothing was erased.
+    private let tombstones: Tombstones?
 
-    /// - Parameter views: in the order of the catalog's.
-    package init(catalog: CatalogPlan, views: [ViewRuntime], lastSequence: Int64, restored: [String: Restored]) {
+    /// - Parameters:
+    ///   - views: in the order of the catalog's.
+    ///   - tombstones: whose events stay out; nil for nobody's.
+    package init(
+        catalog: CatalogPlan, views: [ViewRuntime], lastSequence: Int64, restored: [String: Restored], tombstones: Tombstones? = nil
+    ) {
         self.lastSequence = lastSequence
+        self.tombstones = tombstones
         for stream in catalog.streams {
             let stored = restored[stream.name] ?? Restored()
             var watermarks = Watermarks<SourcePart>(
@@ -114,7 +121,8 @@ package struct Arbiter: Sendable {
             letters.append(letter(kind, reason, raw: info.raw, offset: info.offset, ingestTime: incoming.ingestTime))
         }
 
-        for row in 0..<batch.count {
+        let withheld = tombstones?.withheld(incoming, of: state.plan) ?? []
+        for row in 0..<batch.count where !withheld.contains(row) {
             let time = batch.times[row]
             let ingestTime = incoming.ingestTimes?[batch.recordRows[row]] ?? incoming.ingestTime
             let ahead = time.subtractingClamped(ingestTime)
@@ -174,6 +182,7 @@ package struct Arbiter: Sendable {
         }
         for letter in letters { try transaction.add(letter) }
         if duplicates > 0 { try transaction.count("duplicates", stream: stream, by: duplicates) }
+        if !withheld.isEmpty { try transaction.count("forgotten", stream: stream, by: withheld.count) }
         if lateWindows > 0 { try transaction.count("late for a closed window", stream: stream, by: lateWindows) }
         if lateForAll > 0 { try transaction.count("late for all its windows", stream: stream, by: lateForAll) }
         try transaction.setPosition(
@@ -183,6 +192,7 @@ package struct Arbiter: Sendable {
         summary.accepted += rows.count
         summary.duplicates += duplicates
         summary.deadLetters += letters.count
+        summary.forgotten += withheld.count
         summary.lastSequence = lastSequence
         return AcceptedBatch(batch: batch, rows: rows, firstSequence: sequences.first ?? 0)
     }
@@ -203,12 +213,40 @@ package struct Arbiter: Sendable {
                         OutputRecord(
                             topic: topic, key: key,
                             value: """
-                                {"view":"\(view.plan.name)","entity_key":\(FeatureValue.string(key).json),\
+                                \(Self.updateBeginning(view.plan, key: key)),\
                                 "as_of":"\(TimeText.format(asOf.time))","features":{\(features)}}
                                 """))
                 }
             }
         }
+    }
+
+    // MARK: Erasure
+
+    /// Says anew what was said of an entity that lost events to another one's erasure: its closed windows, and its records on their way to
+    /// topics. The events are gone from the history.
+    ///
+    /// - Parameter times: of the erased events.
+    /// - Returns: how many windows changed.
+    package mutating func rewrite(
+        _ view: ViewPlan, key: String, without times: [Int64], in transaction: some ErasureTransaction
+    ) throws -> Int {
+        guard let state = streams[view.stream] else { throw ArbiterError.unknownStream(view.stream) }
+        var changed = 0
+        for (position, closer, _) in state.closers where state.plan.views[position] === view {
+            changed += try closer.erase(times, key: key, in: transaction)
+        }
+        for index in state.updates.indices where state.plan.views[state.updates[index].position] === view {
+            let beginning = Self.updateBeginning(view, key: key) + ","
+            for (number, value) in try transaction.waitingOutputs(topic: state.updates[index].topic, key: key)
+            where value.hasPrefix(beginning) { try transaction.replaceOutput(number, value: nil) }
+            streams[view.stream]!.updates[index].keys.insert(key)
+        }
+        return changed
+    }
+
+    private static func updateBeginning(_ view: ViewPlan, key: String) -> String {
+        #"{"view":"\#(view.name)","entity_key":\#(FeatureValue.string(key).json)"#
     }
 
     // MARK: Time

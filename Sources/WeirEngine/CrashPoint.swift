@@ -24,6 +24,15 @@ package enum CrashPoint: String, CaseIterable, Sendable {
     case pushLogged = "push-logged"
     /// Between the renames of a rebuild.
     case rebuildMoved = "rebuild-moved"
+    /// In the erasure of an entity: in the history's transaction, behind it; when a shard has let go of it, when a shard's file is made
+    /// anew; when the push log is; when nothing names the entity any more, and when the history's file is made anew.
+    case erasureWritten = "erasure-written"
+    case erasureCommitted = "erasure-committed"
+    case erasureApplied = "erasure-applied"
+    case erasureCompacted = "erasure-compacted"
+    case erasureTrimmed = "erasure-trimmed"
+    case erasureUnnamed = "erasure-unnamed"
+    case erasurePurged = "erasure-purged"
 
     private static let armed = ProcessInfo.processInfo.environment["WEIR_CRASH_AT"].flatMap { try? parse($0) }
 

@@ -88,6 +88,8 @@ package struct CommitSummary: Sendable {
     package var accepted = 0
     package var duplicates = 0
     package var deadLetters = 0
+    /// Events of erased entities that stay out.
+    package var forgotten = 0
     /// The last `_seq` in use.
     package var lastSequence: Int64 = 0
 

@@ -4,8 +4,8 @@ import WeirRecords
 
 /// Writes down the closed windows of one view: once when the watermark passes them, and again for what comes late.
 struct WindowCloser: Sendable {
-    private let runtime: ViewRuntime
-    private let policy: ClosedWindowPlan
+    let runtime: ViewRuntime
+    let policy: ClosedWindowPlan
 
     /// nil for a view whose windows are not written down.
     init?(_ runtime: ViewRuntime) {
@@ -14,7 +14,7 @@ struct WindowCloser: Sendable {
         self.policy = policy
     }
 
-    private func series(_ window: Int) -> WindowSeries {
+    func series(_ window: Int) -> WindowSeries {
         WindowSeries(view: runtime.plan.name, window: runtime.plan.windows[window].signature)
     }
 
@@ -160,7 +160,7 @@ struct WindowCloser: Sendable {
         return added
     }
 
-    private func sum(_ time: Int64, _ duration: Int64) -> Int64 { EventTime(microseconds: time).advanced(by: duration).microseconds }
+    func sum(_ time: Int64, _ duration: Int64) -> Int64 { EventTime(microseconds: time).advanced(by: duration).microseconds }
 
     private func isFrozen(due: Int64, at watermark: Int64?) -> Bool {
         guard let watermark, let revisionsFor = policy.revisionsFor else { return false }
@@ -178,6 +178,10 @@ struct WindowCloser: Sendable {
         return (WindowRecord(key: key, start: bounds.lowerBound, end: bounds.upperBound, due: due, isOpen: true, revision: -1), false)
     }
 
+    /// A session's end is its last event and the gap, so an event at its end still belongs to it. It is closed when the watermark is past
+    /// its end: until then an event at the end may come.
+    func sessionDue(_ end: Int64) -> Int64 { sum(sum(end, policy.allowedLateness), 1) }
+
     /// The session that the event is in, joined from those that it touches. nil where it would change no more.
     ///
     /// - Parameter late: counts sessions that it touches and that stay as they are, though it is in another one.
@@ -185,11 +189,8 @@ struct WindowCloser: Sendable {
         _ window: Int, time: Int64, key: String, watermark: Int64?, late: inout Int, in transaction: some HistoryTransaction
     ) throws -> (record: WindowRecord, isStored: Bool)? {
         let gap = runtime.plan.windows[window].length ?? 0
-        // A session's end is its last event and the gap, so an event at its end still belongs to it. It is closed when the
-        // watermark is past its end: until then an event at the end may come.
-        func due(_ end: Int64) -> Int64 { sum(sum(end, policy.allowedLateness), 1) }
         let end = sum(time, gap)
-        var joined = WindowRecord(key: key, start: time, end: end, due: due(end), isOpen: true, revision: -1)
+        var joined = WindowRecord(key: key, start: time, end: end, due: sessionDue(end), isOpen: true, revision: -1)
         let all = try transaction.windows(series(window), key: key, from: time, through: end)
         let touched = all.filter { !isFrozen(due: $0.due, at: watermark) }
         for record in touched {
@@ -197,7 +198,7 @@ struct WindowCloser: Sendable {
             joined.end = max(joined.end, record.end)
             joined.revision = max(joined.revision, record.revision)
         }
-        joined.due = due(joined.end)
+        joined.due = sessionDue(joined.end)
         if touched.isEmpty, isFrozen(due: joined.due, at: watermark) { return nil }
         late += all.count - touched.count
         for record in touched where record.start != joined.start || record.end != joined.end {
@@ -242,14 +243,18 @@ struct WindowCloser: Sendable {
 
     // MARK: Values
 
+    /// Behind a session's last event there is none of its own.
+    func rowsEnd(_ window: Int, _ record: WindowRecord) -> Int64 {
+        let definition = runtime.plan.windows[window]
+        return definition.kind == .session ? sum(sum(record.end, -(definition.length ?? 0)), 1) : record.end
+    }
+
     /// - Parameter rows: the window's events, in order; nil reads them from the history.
-    private func values(
+    func values(
         _ window: Int, _ record: WindowRecord, rows: EventRows? = nil, in transaction: some HistoryTransaction
     ) throws -> String {
-        let definition = runtime.plan.windows[window]
-        // Behind a session's last event there is none of its own.
-        let end = definition.kind == .session ? sum(sum(record.end, -(definition.length ?? 0)), 1) : record.end
-        let rows = try rows ?? transaction.rows(of: runtime.plan, key: record.key, from: record.start, to: end)
+        let rows =
+            try rows ?? transaction.rows(of: runtime.plan, key: record.key, from: record.start, to: rowsEnd(window, record))
         let values = try runtime.closedValues(window: window, rows: rows, at: EventTime(microseconds: record.end))
         return "{" + values.map { "\"\($0.name)\":\($0.value.json)" }.joined(separator: ",") + "}"
     }
@@ -258,13 +263,39 @@ struct WindowCloser: Sendable {
         _ window: Int, _ record: WindowRecord, _ values: String?, in transaction: some HistoryTransaction
     ) throws {
         guard let topic = policy.topic, policy.emits == .updates || record.revision == 0 else { return }
-        let value = """
-            {"view":"\(runtime.plan.name)","entity_key":\(FeatureValue.string(record.key).json),\
-            "window":"\(runtime.plan.windows[window].signature)",\
-            "window_start":"\(TimeText.format(EventTime(microseconds: record.start)))",\
-            "window_end":"\(TimeText.format(EventTime(microseconds: record.end)))","is_final":\(!record.isOpen),\
-            "revision":\(max(record.revision, 0)),"features":\(values ?? "null")}
-            """
-        try transaction.output(OutputRecord(topic: topic, key: record.key, value: value))
+        try transaction.output(OutputRecord(topic: topic, key: record.key, value: output(window, record, values)))
+    }
+
+    /// What a topic is told of a window.
+    func output(_ window: Int, _ record: WindowRecord, _ values: String?) -> String {
+        """
+        \(outputBeginning(window, key: record.key))\(TimeText.format(EventTime(microseconds: record.start)))\(Self.outputEnd)\
+        \(TimeText.format(EventTime(microseconds: record.end)))","is_final":\(!record.isOpen),\
+        "revision":\(max(record.revision, 0)),\(values.map { "\"features\":\($0)}" } ?? outputWithoutValues)
+        """
+    }
+
+    /// The part of it that names the windows of an entity.
+    func outputBeginning(_ window: Int, key: String) -> String {
+        """
+        {"view":"\(runtime.plan.name)","entity_key":\(FeatureValue.string(key).json),\
+        "window":"\(runtime.plan.windows[window].signature)",\(Self.outputStart)
+        """
+    }
+
+    private static let outputStart = "\"window_start\":\""
+    private static let outputEnd = "\",\"window_end\":\""
+
+    /// How it ends where a session has become part of another.
+    var outputWithoutValues: String { "\"features\":null}" }
+
+    /// A window's bounds in what a topic is told of it.
+    func outputBounds(_ output: String) -> (start: Int64, end: Int64)? {
+        func time(behind mark: String) -> Int64? {
+            guard let range = output.firstRange(of: mark) else { return nil }
+            return try? TimeText.parse(String(output[range.upperBound...].prefix { $0 != "\"" })).microseconds
+        }
+        guard let start = time(behind: Self.outputStart), let end = time(behind: Self.outputEnd) else { return nil }
+        return (start, end)
     }
 }

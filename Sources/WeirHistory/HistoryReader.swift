@@ -14,7 +14,8 @@ package final class HistoryReader: EventLog, Sendable {
     // Used inside of `queue.read` alone, which one thread at a time is in.
     nonisolated(unsafe) private let histories: [String: StreamHistory]
 
-    package init(directory: String, catalog: CatalogPlan) throws {
+    /// - Parameter whileErasing: opens it also while an erasure waits for its end: for who finishes it.
+    package init(directory: String, catalog: CatalogPlan, whileErasing: Bool = false) throws {
         self.catalog = catalog
         queue = try HistoryDatabase.openForReading(directory: directory)
         var tables: [String: StreamTable] = [:]
@@ -22,9 +23,14 @@ package final class HistoryReader: EventLog, Sendable {
         self.tables = tables
         histories = tables.mapValues { StreamHistory($0) }
         try read { db in
-            guard try db.tableExists("weir_segments") else {
+            guard try db.tableExists("weir_erasures") else {
                 throw HistoryError(
                     "the history \(HistoryDatabase.path(in: directory)) was made by an earlier build; `weir run` and `weir ingest` bring it up to date"
+                )
+            }
+            if !whileErasing, try Bool.fetchOne(db, sql: "SELECT EXISTS (SELECT 1 FROM weir_erasures WHERE state = 'erasing')")! {
+                throw HistoryError(
+                    "an entity is being erased from the store in \(directory), or was until a process died: wait for `weir forget`, or start it again (also `weir run` and `weir ingest` finish what was begun)"
                 )
             }
         }
@@ -130,9 +136,12 @@ package final class HistoryReader: EventLog, Sendable {
         package let retries: Int
     }
 
-    /// - Parameter numbers: nil for all.
-    package func deadLetters(stream: String? = nil, kind: String? = nil, numbers: [Int64]? = nil, limit: Int = .max) throws -> [DeadLetter]
-    {
+    /// - Parameters:
+    ///   - numbers: nil for all.
+    ///   - after: leaves out letters up to this number.
+    package func deadLetters(
+        stream: String? = nil, kind: String? = nil, numbers: [Int64]? = nil, after: Int64 = 0, limit: Int = .max
+    ) throws -> [DeadLetter] {
         try read { db in
             try Row.fetchAll(
                 db,
@@ -141,9 +150,9 @@ package final class HistoryReader: EventLog, Sendable {
                            s.kind || ' ' || s.name || CASE WHEN s.kind = 'kafka' THEN '/' || s.partition ELSE '' END AS source
                     FROM weir_dead_letters d JOIN weir_sources s ON s.id = d.source
                     WHERE (?1 IS NULL OR d.stream = ?1) AND (?2 IS NULL OR d.kind = ?2)
-                      AND (?3 IS NULL OR number IN (SELECT value FROM json_each(?3)))
-                    ORDER BY number LIMIT ?4
-                    """, arguments: [stream, kind, numbers.map { "[" + $0.map(String.init).joined(separator: ",") + "]" }, limit]
+                      AND (?3 IS NULL OR number IN (SELECT value FROM json_each(?3))) AND number > ?4
+                    ORDER BY number LIMIT ?5
+                    """, arguments: [stream, kind, numbers.map { "[" + $0.map(String.init).joined(separator: ",") + "]" }, after, limit]
             ).map { row in
                 let raw: Data = row["raw"]
                 let header: Data? = row["header"]
@@ -201,7 +210,9 @@ package final class HistoryReader: EventLog, Sendable {
 
     package func latestSequence() throws -> Int64 {
         try read { db in
-            try tables.values.map { try Int64.fetchOne(db, sql: "SELECT max(_seq) FROM \($0.name)") ?? 0 }.max() ?? 0
+            // Events with the last numbers may have been erased.
+            let erased = try Int64.fetchOne(db, sql: "SELECT max(last_sequence) FROM weir_erasures") ?? 0
+            return try tables.values.map { try Int64.fetchOne(db, sql: "SELECT max(_seq) FROM \($0.name)") ?? 0 }.reduce(erased, max)
         }
     }
 

@@ -8,6 +8,8 @@ import WeirEngine
 /// from. What is accepted the `Arbiter` decides. Used from one thread.
 package final class HistoryWriter {
     private let queue: DatabaseQueue
+    private let directory: String
+    private let catalog: CatalogPlan
     private let histories: [String: StreamHistory]
     private let segments: SegmentWorker
     private let checkpoints: Checkpointer
@@ -51,6 +53,8 @@ package final class HistoryWriter {
         segmentBytes: Int = Limits.segmentBytesMax, report: @escaping @Sendable (String) -> Void = { _ in }
     ) throws {
         self.report = report
+        self.directory = directory
+        self.catalog = catalog
         full = Tail.Size(rows: segmentRows, bytes: segmentBytes)
         let log = Checkpointer.Log()
         queue = try HistoryDatabase.openForWriting(directory: directory, isSynced: isSynced, log: log)
@@ -64,7 +68,8 @@ package final class HistoryWriter {
         segments = try SegmentWorker(directory: directory, rowsMax: 2 * segmentRows, bytesMax: 2 * segmentBytes)
         checkpoints = try Checkpointer(directory: directory, log)
         let (lastSequence, restored) = try queue.write { db in
-            var lastSequence: Int64 = 0
+            // Events with the last numbers may have been erased: no other event gets them.
+            var lastSequence = try Int64.fetchOne(db, sql: "SELECT max(last_sequence) FROM weir_erasures") ?? 0
             var restored: [String: Arbiter.Restored] = [:]
             for stream in streams {
                 let table = tables[stream.name]!
@@ -75,7 +80,9 @@ package final class HistoryWriter {
             }
             return (lastSequence, restored)
         }
-        arbiter = Arbiter(catalog: catalog, views: catalog.views.map { ViewRuntime($0) }, lastSequence: lastSequence, restored: restored)
+        arbiter = Arbiter(
+            catalog: catalog, views: catalog.views.map { ViewRuntime($0) }, lastSequence: lastSequence, restored: restored,
+            tombstones: try queue.read { db in try Tombstones(directory: directory, db) })
         for history in histories.values {
             let rows = try cutOld(history)
             tails[history.table.stream.name] = Tail(size: .init(rows: rows), after: history.lastInSegments)
@@ -280,6 +287,26 @@ package final class HistoryWriter {
         }
         didTake(accepted, of: batch)
         return settled
+    }
+
+    /// Takes an entity out of everything that the history has, and keeps what is left to do elsewhere, in one transaction. Nothing else
+    /// may be done with this writer afterwards: what it knows of segments is no longer so.
+    ///
+    /// - Parameters:
+    ///   - key: the canonical one.
+    ///   - now: microseconds of the wall clock.
+    ///   - letters: says which dead letters are the entity's, by the ids of its events.
+    package func erase(
+        entity: String, key: String, now: Int64, letters: (_ ids: Set<String>) throws -> (decoded: [Int64], byBytes: [Int64])
+    ) throws {
+        let hash = try ErasureKey.loadOrMake(directory: directory).hash(entity: entity, key: key)
+        try queue.writeWithoutTransaction { db in try db.execute(sql: "PRAGMA secure_delete = ON") }
+        try transaction(0) { arbiter, transaction in
+            var erasure = HistoryErasure(catalog: catalog, transaction: transaction, entity: entity, key: key, keyHash: hash)
+            try erasure.run(&arbiter, now: now, letters: letters)
+            CrashPoint.reach(.erasureWritten)
+        }
+        CrashPoint.reach(.erasureCommitted)
     }
 
     private func transaction<R>(_ published: Int64, _ body: (inout Arbiter, SQLiteTransaction) throws -> R) throws -> R {

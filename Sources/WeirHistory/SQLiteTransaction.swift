@@ -16,7 +16,7 @@ final class SourceIDs {
 /// One transaction of `history.sqlite`.
 final class SQLiteTransaction: HistoryTransaction {
     let db: Database
-    private let histories: [String: StreamHistory]
+    let histories: [String: StreamHistory]
     private let sourceIDs: SourceIDs
     private var appender: RowAppender?
 
@@ -133,7 +133,7 @@ final class SQLiteTransaction: HistoryTransaction {
             """, [stream, name, amount])
     }
 
-    private func execute(_ sql: String, _ arguments: StatementArguments) throws {
+    func execute(_ sql: String, _ arguments: StatementArguments) throws {
         try db.cachedStatement(sql: sql).execute(arguments: arguments)
     }
 

@@ -395,17 +395,47 @@ final class StreamHistory {
 
     /// Rows that are not yet in a segment, by their numbers.
     func add(_ segment: Segment, _ db: Database) throws {
+        try insert(segment, number: nil, db)
+        try refresh(db)
+    }
+
+    /// Makes those segments anew that held some rows, which are gone from the table; what is known of them is forgotten.
+    ///
+    /// - Parameter sequences: the rows' numbers, ascending.
+    func remakeSegments(without sequences: [Int64], _ db: Database) throws {
+        let known = try Row.fetchAll(
+            db, sql: "SELECT number, last_sequence FROM weir_segments WHERE stream = ? ORDER BY number", arguments: [table.stream.name])
+        var before: Int64 = 0
+        var position = 0
+        for row in known {
+            let (number, last): (Int64, Int64) = (row["number"], row["last_sequence"])
+            defer { before = last }
+            let first = position
+            while position < sequences.count, sequences[position] <= last { position += 1 }
+            if position == first { continue }
+            try db.execute(sql: "DELETE FROM weir_row_groups WHERE segment = ?", arguments: [number])
+            try db.execute(sql: "DELETE FROM weir_segments WHERE number = ?", arguments: [number])
+            let count = try Int.fetchOne(
+                db, sql: "SELECT count(*) FROM \(table.name) WHERE _seq > ? AND _seq <= ?", arguments: [before, last])!
+            guard var segment = try SegmentCutter.cut(table, after: before, rowsMax: count, bytesMax: .max, db), count > 0 else { continue }
+            segment.lastSequence = last
+            try insert(segment, number: number, db)
+        }
+        reset()
+    }
+
+    private func insert(_ segment: Segment, number known: Int64?, _ db: Database) throws {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys]
         let identities = segment.identities.map { Data($0.bytes) }
         try db.cachedStatement(
             sql: """
-                INSERT INTO weir_segments (stream, last_sequence, first_time, last_time, rows, fields, orders, identities)
-                VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+                INSERT INTO weir_segments (number, stream, last_sequence, first_time, last_time, rows, fields, orders, identities)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
                 """
         ).execute(
             arguments: [
-                segment.stream, segment.lastSequence, segment.firstTime, segment.lastTime, segment.rows,
+                known, segment.stream, segment.lastSequence, segment.firstTime, segment.lastTime, segment.rows,
                 String(decoding: try encoder.encode(segment.fields), as: UTF8.self),
                 String(decoding: try encoder.encode(segment.orders), as: UTF8.self), identities,
             ])
@@ -432,7 +462,6 @@ final class StreamHistory {
             sqlite3_clear_bindings(handle)
             guard code == SQLITE_DONE else { throw HistoryDatabase.failure(code, "writing", db) }
         }
-        try refresh(db)
     }
 }
 

@@ -173,6 +173,35 @@ final class LMDBEnvironment: @unchecked Sendable {
         guard code == 0 else { throw LMDBError(code: code, operation: "copying to \(directory)", path: path) }
     }
 
+    /// Writes what a snapshot of another environment has into this one, which is empty.
+    ///
+    /// Entry by entry, unlike `copy`: pages that are copied as they are take along what stood in their gaps.
+    func append(_ other: LMDBEnvironment) throws {
+        let reader = try other.acquireReader()
+        defer { other.release(reader) }
+        let cursor = try LMDBCursor(reader)
+        // No key is shorter.
+        var entry = try [UInt8](repeating: 0, count: 1).withUnsafeBytes { try cursor.seek($0) }
+        while entry != nil {
+            let transaction = try beginWrite()
+            var bytes = 0
+            while let (key, value) = entry, bytes < Self.bytesPerTransaction {
+                try transaction.append(key, value)
+                bytes += key.count + value.count
+                entry = try cursor.next()
+            }
+            try transaction.commit()
+        }
+    }
+
+    private static let bytesPerTransaction = 64 << 20
+
+    /// Waits until the disk has every commit.
+    func sync() throws(LMDBError) {
+        let code = mdb_env_sync(environment, 1)
+        guard code == 0 else { throw LMDBError(code: code, operation: "syncing", path: path) }
+    }
+
     /// Places for readers: those that were ever in use at a time, by all processes, and all there are.
     var readerSlots: (used: Int, max: Int) {
         var info = MDB_envinfo()
@@ -332,6 +361,14 @@ final class LMDBWriteTransaction: LMDBTransaction {
         var value = MDB_val(value)
         // The cursor mostly stands on the key's page already, where it was looked for.
         let code = mdb_cursor_put(cursor, &key, &value, 0)
+        guard code == 0 else { throw LMDBError(code: code, operation: "writing to", path: path) }
+    }
+
+    /// The same for a key behind all others: pages are filled one after another.
+    func append(_ key: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) throws(LMDBError) {
+        var key = MDB_val(key)
+        var value = MDB_val(value)
+        let code = mdb_cursor_put(cursor, &key, &value, UInt32(MDB_APPEND))
         guard code == 0 else { throw LMDBError(code: code, operation: "writing to", path: path) }
     }
 

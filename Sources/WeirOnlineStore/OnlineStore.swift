@@ -76,7 +76,7 @@ package final class OnlineStore: ShardSet, Sendable {
 
     package static func exists(_ directory: String) -> Bool { !shardDirectories(directory).isEmpty }
 
-    private static func shardDirectories(_ directory: String) -> [String] {
+    static func shardDirectories(_ directory: String) -> [String] {
         let names = (try? FileManager.default.contentsOfDirectory(atPath: directory)) ?? []
         return names.filter { $0.hasPrefix("shard-") }.sorted().map { directory + "/" + $0 }
     }
@@ -303,6 +303,27 @@ package final class OnlineStore: ShardSet, Sendable {
                     entry = try (prefix + [2]).withUnsafeBytes { try transaction.seek($0) }
                 }
             }
+        }
+
+        /// Takes an entity out of a view: all of its records.
+        ///
+        /// - Returns: how many there were.
+        package func remove(view: Int, key: UnsafeRawBufferPointer) throws -> Int {
+            prefix = EntityPrefix()
+            prefix.set(view: view, key: key)
+            var removed = 0
+            // Its base record stands before its nodes.
+            var entry = try transaction.seek(prefix.base)
+            while let (key, _) = entry, key.count > prefix.count, key[0] == StoreKey.entity, prefix.begins(key) {
+                try transaction.deleteFound()
+                removed += 1
+                entry = try transaction.next()
+            }
+            if try transaction.find(prefix.head) != nil {
+                try transaction.deleteFound()
+                removed += 1
+            }
+            return removed
         }
 
         fileprivate func abort() { transaction.abort() }

@@ -28,6 +28,9 @@ package func backUp(_ directory: DataDirectory, to target: String, catalog: Cata
         try OnlineStore(directory: directory.online, catalog: catalog, shards: nil, mode: .read).copy(to: partial + "/online")
         try HistoryReader(directory: directory.path, catalog: catalog).copy(to: DataDirectory(partial).historyPath)
         try copyPushLog(directory.push, to: partial + "/push")
+        // Tombstones are of no use without it.
+        let key = ErasureKey.path(in: directory.path)
+        if files.fileExists(atPath: key) { try files.copyItem(atPath: key, toPath: ErasureKey.path(in: partial)) }
         try check(DataDirectory(partial), catalog)
     } catch {
         try? files.removeItem(atPath: partial)

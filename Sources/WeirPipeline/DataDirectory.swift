@@ -51,10 +51,42 @@ package struct DataDirectory: Sendable {
         _ = owner.withCString { pwrite(descriptor, $0, strlen($0), 0) }
         return WriterLock(descriptor: descriptor)
     }
+
+    /// For who reads for a while: as long as one does, no entity is erased beneath it.
+    package func lockForReading() throws -> ReaderLock {
+        try lockReaders(
+            LOCK_SH, "an entity is being erased from the store in \(path); wait until `weir forget` is done")
+    }
+
+    /// For an erasure: nobody may go on to read what is no longer there.
+    package func lockOutReaders() throws -> ReaderLock {
+        try lockReaders(
+            LOCK_EX,
+            "another weir process (`weir serve`, `weir export`, …) reads from \(path), and would go on with what is being erased; end it, then try again"
+        )
+    }
+
+    /// The directory itself is what is locked, so that this needs no right to write.
+    private func lockReaders(_ operation: Int32, _ refusal: String) throws -> ReaderLock {
+        let descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard descriptor >= 0 else { throw DataDirectoryError("cannot open \(path): \(String(cString: strerror(errno)))") }
+        guard flock(descriptor, operation | LOCK_NB) == 0 else {
+            close(descriptor)
+            throw DataDirectoryError(refusal)
+        }
+        return ReaderLock(descriptor: descriptor)
+    }
 }
 
 /// The right to write to a data directory, until it is let go.
 package final class WriterLock: Sendable {
+    private let descriptor: Int32
+    fileprivate init(descriptor: Int32) { self.descriptor = descriptor }
+    deinit { close(descriptor) }
+}
+
+/// The right to read a data directory, or to keep readers away from it, until it is let go.
+package final class ReaderLock: Sendable {
     private let descriptor: Int32
     fileprivate init(descriptor: Int32) { self.descriptor = descriptor }
     deinit { close(descriptor) }

@@ -183,6 +183,7 @@ package final class Pipeline: @unchecked Sendable {
             total.accepted += summary.accepted
             total.duplicates += summary.duplicates
             total.deadLetters += summary.deadLetters
+            total.forgotten += summary.forgotten
             let batches = committed
             progress.unlock()
             let events = incoming.reduce(0) { $0 + $1.batch.count }

@@ -6,12 +6,13 @@ import WeirOnlineStore
 
 /// Makes the online store anew from the history, also with another number of shards or other definitions.
 package func rebuildOnlineStore(
-    directory: DataDirectory, catalog: CatalogPlan, shards: Int?, progress: (Int64, Int64) -> Void
+    directory: DataDirectory, catalog: CatalogPlan, shards: Int?, report: @escaping @Sendable (String) -> Void = { _ in },
+    progress: (Int64, Int64) -> Void
 ) throws -> Int {
     let lock = try directory.lock()
     defer { withExtendedLifetime(lock) {} }
     let writer = try HistoryWriter(directory: directory.path, catalog: catalog)
-    let reader = try HistoryReader(directory: directory.path, catalog: catalog)
+    let reader = try HistoryReader(directory: directory.path, catalog: catalog, whileErasing: true)
     let files = FileManager.default
     let fresh = directory.path + "/online.new"
     let old = directory.path + "/online.old"
@@ -36,6 +37,7 @@ package func rebuildOnlineStore(
     CrashPoint.reach(.rebuildMoved)
     try files.moveItem(atPath: fresh, toPath: directory.online)
     try? files.removeItem(atPath: old)
+    try finishErasures(directory, catalog, online: .isFresh, isInterrupted: true, report: report)
     return count
 }
 

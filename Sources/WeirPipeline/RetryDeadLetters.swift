@@ -39,7 +39,7 @@ extension StoreWriter {
 
 extension StreamPlan {
     /// Parses a letter once more; its number is the record's offset.
-    fileprivate func append(_ letter: HistoryReader.DeadLetter, _ encoding: RecordEncoding, to records: inout RecordBatch) {
+    func append(_ letter: HistoryReader.DeadLetter, _ encoding: RecordEncoding, to records: inout RecordBatch) {
         switch encoding {
         case .json:
             var parser = JSONRecordParser(schema: schema)

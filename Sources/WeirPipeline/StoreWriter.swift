@@ -18,15 +18,17 @@ package final class StoreWriter: Sendable {
     ///   - shards: for a new store; nil takes the default.
     ///   - isSynced: false gives up durability at a power cut for speed.
     ///   - mapBytes: what a shard's memory map begins with; it grows.
+    ///   - lock: the writer's lock, where the caller has it.
     ///   - report: is told what the writer waits for.
     ///   - progress: is told of a long catch-up.
     package init(
         directory: DataDirectory, catalog: CatalogPlan, shards: Int?, isSynced: Bool, mapBytes: Int = OnlineStore.defaultMapBytes,
-        report: @escaping @Sendable (String) -> Void = { _ in }, progress: (Int64, Int64) -> Void = { _, _ in }
+        lock: WriterLock? = nil, report: @escaping @Sendable (String) -> Void = { _ in }, progress: (Int64, Int64) -> Void = { _, _ in }
     ) throws {
         self.directory = directory
         self.catalog = catalog
-        lock = try directory.lock()
+        self.lock = try lock ?? directory.lock()
+        try finishErasures(directory, catalog, mapBytes: mapBytes, online: .repair, isInterrupted: true, report: report)
         history = try HistoryWriter(directory: directory.path, catalog: catalog, isSynced: isSynced, report: report)
         reader = try HistoryReader(directory: directory.path, catalog: catalog)
         store = try OnlineStore(

@@ -372,6 +372,32 @@ package final class PushLog: @unchecked Sendable {
         for segment in removed { unlink(path(segment)) }
     }
 
+    /// Lets go of everything up to the end, also of the segment that is written to: the log goes on in a new one. For a log that is stopped,
+    /// whose events are all in the history.
+    ///
+    /// - Returns: the bytes of the files that went.
+    package func trimAll() throws -> Int64 {
+        condition.lock()
+        defer { condition.unlock() }
+        precondition(isClosed && pending.isEmpty && !isWriting)
+        let old = try Self.segments(in: directory).filter { $0 != end }
+        if old.isEmpty { return 0 }
+        let fresh = open(path(end), O_RDWR | O_CREAT | O_CLOEXEC, 0o644)
+        guard fresh >= 0 else { throw Self.failure("cannot open", path(end)) }
+        syncDirectory()
+        close(descriptor)
+        descriptor = fresh
+        segments = [end]
+        var bytes: Int64 = 0
+        for segment in old {
+            var status = stat()
+            if stat(path(segment), &status) == 0 { bytes += Int64(status.st_size) }
+            guard unlink(path(segment)) == 0 else { throw Self.failure("cannot delete", path(segment)) }
+        }
+        syncDirectory()
+        return bytes
+    }
+
     /// Where the synced part ends.
     package var endOffset: Int64 {
         condition.lock()

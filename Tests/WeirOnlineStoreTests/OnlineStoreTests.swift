@@ -124,6 +124,55 @@ private struct Builder {
         #expect(reading.mapBytes.allSatisfy { $0 > 1 << 20 })
     }
 
+    /// What was deleted stands in free pages, and in the gaps of others, until the file is made anew; what is left is the same.
+    @Test func compactionLeavesNothingDeleted() throws {
+        defer { try? FileManager.default.removeItem(atPath: directory) }
+        let secret = "a secret of the one that goes"
+        func occurrences() throws -> Int {
+            try ["0", "1"].reduce(0) { count, shard in
+                let file = try Data(contentsOf: URL(fileURLWithPath: directory + "/shard-000\(shard)/data.mdb"))
+                var (found, from) = (0, file.startIndex)
+                while let range = file.range(of: Data(secret.utf8), in: from..<file.endIndex) {
+                    found += 1
+                    from = range.upperBound
+                }
+                return count + found
+            }
+        }
+        do {
+            let store = try store()
+            // Of tree nodes on pages of their own, and of heads beside others'.
+            for round in 0..<20 {
+                let others = (0..<30).map { Row(customer: "other\($0)", seconds: round, note: String(repeating: "n", count: $0 * 20)) }
+                let own = (0..<200).map { Row(customer: "one", till: 7, seconds: round * 200 + $0, note: "\(secret) \($0)") }
+                try write(others + own, store)
+                try write([Row(customer: "two", seconds: round, note: secret)], store)
+            }
+        }
+        let before = try occurrences()
+        #expect(before > 100)
+        var removed = 0
+        var statistics: [OnlineStore.ViewStatistics] = []
+        do {
+            let store = try store()
+            for customer in ["one", "two"] {
+                try store.write(shard: Sharding.shard(ofKey: customer, count: 2)) {
+                    removed += try store.replace(view: 0, key: customer, in: $0, rows: nil)
+                }
+            }
+            statistics = try store.statistics()
+            #expect(statistics.map(\.entities) == [30, 1])
+        }
+        #expect(removed > 20)
+        #expect(try occurrences() > 0)
+        var swapped = 0
+        try OnlineStore.compact(directory: directory, mapBytes: 1 << 30) { swapped += 1 }
+        #expect(try occurrences() == 0)
+        let after = try store(.read).statistics()
+        #expect(swapped == 2 && after.map(\.entities) == [30, 1] && after.map(\.bytes) == statistics.map(\.bytes))
+        #expect(try FileManager.default.contentsOfDirectory(atPath: directory).sorted() == ["shard-0000", "shard-0001"])
+    }
+
     /// Expiry finds entities with any key, also the empty one, and those of its view alone.
     @Test func headsExpire() throws {
         defer { try? FileManager.default.removeItem(atPath: directory) }

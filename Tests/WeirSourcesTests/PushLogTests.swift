@@ -125,6 +125,29 @@ import WeirSources
         for file in files[..<3] { try FileManager.default.removeItem(atPath: directory + "/" + file) }
         #expect(try !PushLog.reaches(start, directory: directory) && PushLog.reaches(end, directory: directory))
     }
+
+    /// Nothing that was pushed stays in a file, and the log goes on at the same offset, also when that is done again.
+    @Test func allOfItIsTrimmed() throws {
+        let directory = directory()
+        defer { try? FileManager.default.removeItem(atPath: directory) }
+        var log = try PushLog(directory: directory, segmentBytesMax: 100)
+        for number in 0..<10 { append(log, "s", ["{\(number)}", String(repeating: "x", count: 40)]) }
+        let end = log.endOffset
+        log.stop()
+        #expect(try log.trimAll() == end)
+        for isAgain in [false, true] {
+            let names = try FileManager.default.contentsOfDirectory(atPath: directory)
+            #expect(names.count == 1 && FileManager.default.contents(atPath: directory + "/" + names[0])?.isEmpty == true)
+            log = try PushLog(directory: directory, segmentBytesMax: 100)
+            #expect(log.endOffset == end)
+            log.stop()
+            if !isAgain { #expect(try log.trimAll() == 0) }
+        }
+        log = try PushLog(directory: directory)
+        append(log, "s", ["{}"])
+        #expect(try readAll(log, from: end) == ["s:{}"])
+        log.stop()
+    }
 }
 
 /// What waits is bounded: pushes beyond are refused at once, and taken again when there is room.

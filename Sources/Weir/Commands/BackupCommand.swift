@@ -11,6 +11,8 @@ struct BackupCommand: ParsableCommand {
 
     func run() throws {
         try data.directory.checkExists()
+        let reading = try data.directory.lockForReading()
+        defer { withExtendedLifetime(reading) {} }
         try backUp(data.directory, to: target, catalog: try App.plan())
         print("the stores of \(data.directory.path) are copied to \(target)")
     }

@@ -69,6 +69,8 @@ struct ExportCommand: ParsableCommand {
     func run() throws {
         let catalog = try App.plan()
         try data.directory.checkExists()
+        let reading = try data.directory.lockForReading()
+        defer { withExtendedLifetime(reading) {} }
         if let manifest { return try check(manifest, catalog) }
         guard let service, let out else { return }
         let plan = try self.plan(service, catalog)

@@ -10,7 +10,6 @@ import WeirRecords
 /// The stores opened for lookups only, beside a process that writes.
 func openLookups(_ data: DataOption, clock: ClockKind, sessionSeconds: Int = 1_800) throws -> LookupService {
     let catalog = try App.plan()
-    try data.directory.checkExists()
     return try LookupService(
         catalog: catalog, store: try OnlineStore(directory: data.directory.online, catalog: catalog, shards: nil, mode: .read),
         history: try HistoryReader(directory: data.directory.path, catalog: catalog),
@@ -36,6 +35,9 @@ struct GetCommand: ParsableCommand {
         ClockKind(rawValue: Environment.string("clock") ?? "") ?? .wall
 
     func run() throws {
+        try data.directory.checkExists()
+        let reading = try data.directory.lockForReading()
+        defer { withExtendedLifetime(reading) {} }
         let lookups = try openLookups(data, clock: clock)
         let service = try lookups.service(service)
         let worker = lookups.makeWorker()

@@ -21,7 +21,9 @@ struct RebuildCommand: ParsableCommand {
     func run() throws {
         try data.directory.checkExists()
         let progress = ProgressReport("rebuild")
-        let count = try rebuildOnlineStore(directory: data.directory, catalog: try App.plan(), shards: shards) {
+        let count = try rebuildOnlineStore(
+            directory: data.directory, catalog: try App.plan(), shards: shards, report: { report("warning: \($0)") }
+        ) {
             progress.update($0, of: $1, unit: "events")
         }
         progress.finish()

@@ -183,6 +183,9 @@ struct ServeCommand: ParsableCommand {
     func run() throws {
         Service.blockSignals()
         let service = Service()
+        try data.directory.checkExists()
+        let reading = try data.directory.lockForReading()
+        defer { withExtendedLifetime(reading) {} }
         let lookups = try openLookups(data, clock: server.clock, sessionSeconds: server.sessionTtl)
         let monitor = try StoreMonitor(directory: data.directory, lookups: lookups, lagMax: server.readyLag)
         try service.serve(ServerBackend(lookups: lookups, pushLog: nil, executors: server.threads), monitor, server)

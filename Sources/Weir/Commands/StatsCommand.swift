@@ -30,6 +30,8 @@ struct StatsCommand: ParsableCommand {
 
     func run() throws {
         try data.directory.checkExists()
+        let reading = try data.directory.lockForReading()
+        defer { withExtendedLifetime(reading) {} }
         if let service { return try printServed(service) }
         try printStores()
     }

@@ -156,8 +156,14 @@ final class StoreMonitor: Sendable {
                     return .init(Double(count), MetricFamily.labels(["stream": stream.name]))
                 }),
             MetricFamily(
+                "weir_forgotten_events_total", .counter, "Events of erased entities that came again and stayed out, in the history's life.",
+                lookups.catalog.streams.map { stream in
+                    let count = counters.first { $0.stream == stream.name && $0.name == "forgotten" }?.value ?? 0
+                    return .init(Double(count), MetricFamily.labels(["stream": stream.name]))
+                }),
+            MetricFamily(
                 "weir_late_events_total", .counter, "Events that came after a window of theirs had closed, in the history's life.",
-                counters.filter { $0.name != "duplicates" }.map {
+                counters.filter { $0.name != "duplicates" && $0.name != "forgotten" }.map {
                     .init(Double($0.value), MetricFamily.labels(["stream": $0.stream, "kind": $0.name]))
                 }),
             MetricFamily(
