@@ -6,12 +6,16 @@ import WeirRecords
 /// Some rows of a training set as text.
 struct CSVBlock: Sendable {
     private(set) var bytes: [UInt8] = []
-    /// For each feature how many rows have none.
-    private(set) var nulls: [Int]
+    /// One a feature.
+    private(set) var statistics: [ColumnStatistics]
 
-    /// - Parameter firstRow: the block's first row among the chunk's.
-    init(_ block: SpineBlock, firstRow: Int, _ chunk: TrainingSet.Chunk, _ service: ServiceRuntime) {
-        nulls = Array(repeating: 0, count: service.outputs.count)
+    /// - Parameters:
+    ///   - firstRow: the block's first row among the chunk's.
+    ///   - statistics: of no rows, one a feature.
+    init(
+        _ block: SpineBlock, firstRow: Int, _ chunk: TrainingSet.Chunk, _ service: ServiceRuntime, _ statistics: [ColumnStatistics]
+    ) {
+        self.statistics = statistics
         bytes.reserveCapacity(block.text.count + block.count * (1 + 20 * service.outputs.count))
         for row in 0..<block.count {
             bytes.append(contentsOf: block.text[block.text(row)])
@@ -35,8 +39,9 @@ struct CSVBlock: Sendable {
     }
 
     private mutating func append(_ value: FeatureValue, _ output: Int) {
+        statistics[output].add(value)
         switch value {
-        case .null: nulls[output] += 1
+        case .null: break
         case .double(let number): appendNumber { NumberText.write(number, to: $0) }
         case .int(let number): appendNumber { NumberText.write(number, to: $0) }
         default: CSVText.appendField(value.text ?? "", to: &bytes)

@@ -111,7 +111,7 @@ private struct ComputedTrainingSet {
     let sha256: String
     let spineSHA256: String
     let snapshot: HistorySnapshot
-    let nulls: [Int]
+    let statistics: [ColumnStatistics]
 }
 
 /// Reads a spine, computes its training set, and writes it with its manifest: the same inputs give the same bytes, whatever the number of
@@ -170,15 +170,7 @@ private func manifest(_ request: ExportRequest, _ computed: ComputedTrainingSet)
                     }
                 }))
     }
-    manifest.add(
-        "features",
-        .list(
-            (service.outputs + service.labels).enumerated().map { index, output in
-                .map([
-                    .init(key: "name", value: .string(output.name)), .init(key: "type", value: .string(output.type.rawValue)),
-                    .init(key: "nulls", value: .int(Int64(computed.nulls[index]))),
-                ])
-            }))
+    manifest.add("features", .list(computed.statistics.map(\.summary.json)))
     return manifest
 }
 
@@ -207,7 +199,8 @@ private func computeTrainingSet(
     hash.update(data: header)
     try output.write(header)
 
-    var nulls = Array(repeating: 0, count: columns.count)
+    var statistics = columns.map { ColumnStatistics(name: $0.name, type: $0.type) }
+    let noStatistics = statistics
     var rows = 0
     let done = Atomic<Int>(0)
     while let blocks = try nextBlocks(&spine, training, request) {
@@ -219,10 +212,10 @@ private func computeTrainingSet(
         let chunk = try training.compute(blocks) { count in
             progress(done.add(count, ordering: .relaxed).newValue / joins, total)
         }
-        try write(chunk, training, output, &hash, &nulls)
+        try write(chunk, training, output, &hash, &statistics, noStatistics)
     }
     return ComputedTrainingSet(
-        rows: rows, sha256: hexadecimal(hash.finalize()), spineSHA256: spine.sha256(), snapshot: snapshot, nulls: nulls)
+        rows: rows, sha256: hexadecimal(hash.finalize()), spineSHA256: spine.sha256(), snapshot: snapshot, statistics: statistics)
 }
 
 /// Rows of the spine, as many as the memory lets be in work, decoded on all threads; nil at the end.
@@ -259,7 +252,8 @@ private func nextBlocks(_ spine: inout SpineReader, _ training: TrainingSet, _ r
 
 /// Writes a chunk's rows, put into text on all threads, in their order.
 private func write(
-    _ chunk: TrainingSet.Chunk, _ training: TrainingSet, _ output: any TrainingSetOutput, _ hash: inout SHA256, _ nulls: inout [Int]
+    _ chunk: TrainingSet.Chunk, _ training: TrainingSet, _ output: any TrainingSetOutput, _ hash: inout SHA256,
+    _ statistics: inout [ColumnStatistics], _ noStatistics: [ColumnStatistics]
 ) throws {
     var firstRows: [Int] = []
     var row = 0
@@ -272,13 +266,13 @@ private func write(
         let count = min(group, chunk.blocks.count - first)
         let texts = Mutex<[CSVBlock?]>(Array(repeating: nil, count: count))
         try inParallel(workers: training.workers, tasks: count) { [firstRows] _, task in
-            let text = CSVBlock(chunk.blocks[first + task], firstRow: firstRows[first + task], chunk, training.service)
+            let text = CSVBlock(chunk.blocks[first + task], firstRow: firstRows[first + task], chunk, training.service, noStatistics)
             texts.withLock { $0[task] = text }
         }
         for case .some(let text) in texts.withLock({ $0 }) {
             hash.update(data: text.bytes)
             try output.write(text.bytes)
-            for index in nulls.indices { nulls[index] += text.nulls[index] }
+            for index in statistics.indices { statistics[index].merge(text.statistics[index]) }
         }
     }
 }
