@@ -57,11 +57,13 @@ package struct ColumnStatistics: Sendable {
 
     private mutating func add(_ text: Text, _ count: Int) {
         guard texts != nil else { return }
-        if texts![text] == nil {
-            textBytes += text.text.utf8.count
-            guard texts!.count < Self.textValuesMax, textBytes <= Self.textBytesMax else { return texts = nil }
+        if let index = texts!.index(forKey: text) {
+            texts!.values[index] += count
+            return
         }
-        texts![text, default: 0] += count
+        textBytes += text.text.utf8.count
+        guard texts!.count < Self.textValuesMax, textBytes <= Self.textBytesMax else { return texts = nil }
+        texts![text] = count
     }
 
     /// Takes in what another part of the same column holds.
@@ -168,7 +170,10 @@ package struct ColumnStatistics: Sendable {
 private struct Text: Hashable, Sendable {
     var text: String
 
-    static func == (a: Text, b: Text) -> Bool { a.text.utf8.elementsEqual(b.text.utf8) }
+    static func == (a: Text, b: Text) -> Bool {
+        var (a, b) = (a.text, b.text)
+        return a.withUTF8 { a in b.withUTF8 { compareBytes(UnsafeRawBufferPointer(a), UnsafeRawBufferPointer($0)) == 0 } }
+    }
 
     func hash(into hasher: inout Hasher) {
         var text = text
