@@ -56,8 +56,7 @@ package final class SessionStore: Sendable {
     }
 
     /// Adds decoded events; returns how many the session holds.
-    package func add(_ id: String, _ entries: [Entry]) throws(LookupError) -> Int {
-        let now = ContinuousClock.now
+    package func add(_ id: String, _ entries: [Entry], now: ContinuousClock.Instant = .now) throws(LookupError) -> Int {
         let result: Result<Int, LookupError> = state.withLock { state in
             state.expire(now)
             if state.sessions[id] == nil, state.sessions.count >= Limits.sessionsMax {
@@ -79,9 +78,8 @@ package final class SessionStore: Sendable {
     }
 
     /// Empty for a session that is unknown or has expired.
-    package func entries(_ id: String) -> [Entry] {
-        let now = ContinuousClock.now
-        return state.withLock { state in
+    package func entries(_ id: String, now: ContinuousClock.Instant = .now) -> [Entry] {
+        state.withLock { state in
             state.expire(now)
             return state.sessions[id]?.entries ?? []
         }
@@ -91,9 +89,11 @@ package final class SessionStore: Sendable {
         state.withLock { $0.sessions.removeValue(forKey: id) != nil }
     }
 
-    package var count: Int {
+    package var count: Int { count(now: .now) }
+
+    package func count(now: ContinuousClock.Instant) -> Int {
         state.withLock { state in
-            state.expire(.now)
+            state.expire(now)
             return state.sessions.count
         }
     }
