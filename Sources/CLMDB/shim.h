@@ -7,11 +7,12 @@
 #include <stddef.h>
 #include <string.h>
 #include <sys/types.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 // A page of a damaged or cut-off file shows when it is touched: as SIGBUS or SIGSEGV at an address inside the file's mapping. The
-// handler finds the mapping's file in /proc/self/maps and says which it is and what to do; all it calls is async-signal-safe.
-// Any other fault goes on to the handler that was there before.
+// handler finds the mapping's file in /proc/self/maps and says which it is and what to do; all it calls is async-signal-safe. So does a
+// fault at any address in the code of LMDB itself, which believes its pages. Any other fault goes on to the handler that was there before.
 
 static inline struct sigaction *weir_previous(int signal) {
     static struct sigaction bus, segv;
@@ -30,6 +31,24 @@ static inline size_t weir_hex(const char *text, size_t end, size_t *position) {
     return value;
 }
 
+static inline size_t weir_instruction(void *context) {
+#if defined(__linux__) && defined(__x86_64__)
+    return (size_t)((ucontext_t *)context)->uc_mcontext.gregs[16];  // REG_RIP
+#elif defined(__linux__) && defined(__aarch64__)
+    return (size_t)((ucontext_t *)context)->uc_mcontext.pc;
+#else
+    (void)context;
+    return 0;
+#endif
+}
+
+static inline int weir_contains(const char *text, size_t length, const char *part) {
+    size_t size = strlen(part);
+    for (size_t i = 0; i + size <= length; i++)
+        if (memcmp(text + i, part, size) == 0) return 1;
+    return 0;
+}
+
 static inline void weir_say_damaged(const char *path, size_t length) {
     static const char before[] = "error: the file ";
     static const char after[] =
@@ -42,8 +61,12 @@ static inline void weir_say_damaged(const char *path, size_t length) {
 }
 
 static inline void weir_map_fault(int signal, siginfo_t *info, void *context) {
-    (void)context;
     size_t address = (size_t)info->si_addr;
+    size_t instruction = weir_instruction(context);
+    int isInLMDB = 0;
+    // The last of the store's files; LMDB's code does not say which one it was reading.
+    char some[1024];
+    size_t someLength = 0;
     int file = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
     if (file >= 0) {
         char line[1024];
@@ -60,13 +83,17 @@ static inline void weir_map_fault(int signal, siginfo_t *info, void *context) {
             size_t end = weir_hex(line, length, &position);
             static const char name[] = "data.mdb";
             size_t size = sizeof name - 1;
-            if (address >= start && address < end && length > size && memcmp(line + length - size, name, size) == 0) {
+            if (length > size && memcmp(line + length - size, name, size) == 0) {
                 while (position < length && line[position] != '/') position++;
-                weir_say_damaged(line + position, length - position);
+                someLength = length - position;
+                memcpy(some, line + position, someLength);
+                if (address >= start && address < end) weir_say_damaged(some, someLength);
             }
+            if (instruction >= start && instruction < end && weir_contains(line, length, "liblmdb")) isInLMDB = 1;
             length = 0;
         }
         close(file);
+        if (isInLMDB && someLength > 0) weir_say_damaged(some, someLength);
     }
     // Returning runs into the fault again, under the handler that was there before.
     sigaction(signal, weir_previous(signal), NULL);

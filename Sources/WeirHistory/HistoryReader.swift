@@ -208,6 +208,16 @@ package final class HistoryReader: EventLog, Sendable {
         try read { db in try String.fetchOne(db, sql: "SELECT value FROM weir_meta WHERE key = 'store'") ?? "" }
     }
 
+    /// For each stream the definition that the history was made with.
+    package func streamDefinitions() throws -> [String: String] {
+        try read { db in
+            Dictionary(
+                uniqueKeysWithValues: try Row.fetchAll(db, sql: "SELECT name, definition FROM weir_definitions WHERE kind = 'stream'").map {
+                    ($0["name"], $0["definition"])
+                })
+        }
+    }
+
     package func latestSequence() throws -> Int64 {
         try read { db in
             // Events with the last numbers may have been erased.

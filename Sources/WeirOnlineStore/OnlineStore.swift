@@ -81,6 +81,15 @@ package final class OnlineStore: ShardSet, Sendable {
         return names.filter { $0.hasPrefix("shard-") }.sorted().map { directory + "/" + $0 }
     }
 
+    /// The definition that a store was built with; nil where there is no store, or none that is complete.
+    package static func storedDefinition(in directory: String) throws -> String? {
+        guard let shard = shardDirectories(directory).first else { return nil }
+        let environment = try LMDBEnvironment(path: shard, readOnly: true, isSynced: false, mapBytes: defaultMapBytes)
+        let reader = try environment.acquireReader()
+        defer { environment.release(reader) }
+        return try definitionKey.withUnsafeBytes { try reader.get($0) }.map { String(decoding: $0, as: UTF8.self) }
+    }
+
     /// Definitions other than those that the store was built with are refused, naming the difference and the way out.
     private func checkDefinitions(mayWrite: Bool) throws {
         let definition = (["shards \(shardCount)"] + catalog.streams.map(\.identityDefinition) + catalog.views.map(\.definition))

@@ -131,6 +131,40 @@ def test_labels_and_spines_of_streams(tmp_path):
             client.execute_command("HGETALL", f"store_next:{events[0][1]}")
 
 
+def test_plan(store, tmp_path):
+    """What a store that was made with other definitions would take; nothing is changed."""
+    assert weir("plan", "--data", store / "data").stdout == "nothing differs\n"
+    done = subprocess.run([LIVE, "plan", "--data", store / "data"], check=True, capture_output=True, text=True)
+    assert "~ stream purchases" in done.stdout and "- view household_spend" in done.stdout and "+ view live_stores" in done.stdout
+    assert "to do: the history cannot take this" in done.stdout
+    done = subprocess.run([LIVE, "plan", "--json", "--data", store / "data"], check=True, capture_output=True, text=True)
+    assert json.loads(done.stdout)["consequence"] == "ingest again"
+    assert weir("plan", "--data", store / "data").stdout == "nothing differs\n"
+
+
+def test_served_values_against_a_training_set(store, tmp_path):
+    """The manifest of an export is what `weir stats SERVICE --against` compares with."""
+    training = export(store / "data", store / "spine.csv", tmp_path / "out.csv")
+    column = [float(row["cart_vs_usual"]) for row in csv.DictReader(training.decode().splitlines()) if row["cart_vs_usual"]]
+    facts = next(facts for facts in json.loads((tmp_path / "out.csv.manifest.json").read_text())["features"]
+                 if facts["name"] == "cart_vs_usual")
+    assert facts["rows"] == 3_000 and facts["nulls"] == 3_000 - len(column)
+    assert facts["minimum"] == min(column) and facts["maximum"] == max(column)
+    assert facts["mean"] == oracle.math.fsum(column) / len(column)
+    median = sorted(column)[(len(column) - 1) // 2]
+    assert abs(facts["quantiles"]["0.5"] - median) <= 0.01 * (1 + 1e-9) * median
+    with Server(store / "data", "--clock", "event", "--log-requests", "1") as server:
+        client = server.client()
+        rows = read_rows(SLICE)[:400]
+        for row in rows:
+            request = {"household": int(row["household"]), "basket": int(row["basket"]), "store": int(row["store"]), "cart_value": 1e6}
+            client.execute_command("FEATURES.GET", "checkout_offer", json.dumps(request), "AT", row["event_time"])
+    done = weir("stats", "checkout_offer", "--against", tmp_path / "out.csv.manifest.json", "--json", "--data", store / "data")
+    drift = {facts["name"]: facts["stability_index"] for facts in json.loads(done.stdout)["features"]}
+    # Carts of a million are what the model was never shown.
+    assert drift["cart_vs_usual"] > 3 * drift["spend_28d"] > 0
+
+
 def test_commands_that_make_no_sense(store, tmp_path):
     def failure(*arguments):
         done = weir("export", *arguments, "--data", store / "data", check=False)

@@ -1,0 +1,83 @@
+import ArgumentParser
+import Foundation
+import WeirAlgebra
+import WeirDefinitions
+import WeirHistory
+import WeirOnlineStore
+import WeirRecords
+
+struct PlanCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "plan", abstract: "What differs between the definitions in the code and those that the stores were built with.",
+        discussion: """
+            Says which streams, views and features are new, changed or gone, and what that takes: nothing, `weir rebuild`, or that events are
+            ingested again. Changes nothing. Closures (filters, derived and on-demand features) cannot be compared.
+            """)
+
+    @OptionGroup var data: DataOption
+    @Flag(help: "As one JSON object.") var json: Bool = false
+
+    func run() throws {
+        try data.directory.checkExists()
+        let reading = try data.directory.lockForReading()
+        defer { withExtendedLifetime(reading) {} }
+        let catalog = try App.plan()
+        let history = try HistoryReader(directory: data.directory.path, catalog: catalog)
+        let changes = DefinitionChanges(
+            online: try OnlineStore.storedDefinition(in: data.directory.online) ?? "", history: try history.streamDefinitions(),
+            catalog: catalog)
+        // What a rebuild reads.
+        let events = try catalog.streams.filter { stream in try history.streamDefinitions()[stream.name] != nil }
+            .reduce(0) { try $0 + history.eventCount(stream: $1.name) }
+        print(json ? Self.json(changes, events: events) : Self.text(changes, events: events))
+    }
+
+    private static func text(_ changes: DefinitionChanges, events: Int) -> String {
+        var lines: [String] = []
+        func add(_ what: String, _ list: [DefinitionChanges.Change]) {
+            for change in list {
+                let sign = ["added": "+", "changed": "~", "removed": "-"][change.kind.rawValue] ?? "?"
+                lines.append("\(sign) \(what) \(change.name)")
+                if what == "stream", let stored = change.stored, let code = change.code {
+                    lines.append(definitionDifference(stored: stored, code: code))
+                } else {
+                    if let stored = change.stored { lines.append("    stored: \(stored.split(separator: "\n")[0])") }
+                    if let code = change.code { lines.append("    code:   \(code.split(separator: "\n")[0])") }
+                }
+            }
+        }
+        add("stream", changes.streams)
+        add("view", changes.views)
+        add("feature", changes.features)
+        switch changes.consequence {
+        case .none:
+            lines.append(lines.isEmpty ? "nothing differs" : "nothing is to be done: new streams begin empty, what is gone stays in the history")
+        case .fieldsAreAdded: lines.append("nothing is to be done: the history takes the new fields when `weir run` starts")
+        case .rebuild:
+            lines.append("to do: `weir rebuild` makes the online store anew from the history's \(events) events; the history stays as it is")
+        case .ingestAgain:
+            lines.append(
+                "to do: the history cannot take this. Keep the old fields and views and make new fields optional, or ingest the events again into another --data directory"
+            )
+        }
+        return lines.joined(separator: "\n")
+    }
+
+    private static func json(_ changes: DefinitionChanges, events: Int) -> String {
+        func list(_ changes: [DefinitionChanges.Change]) -> FeatureValue {
+            .list(
+                changes.map { change in
+                    .map([
+                        .init(key: "change", value: .string(change.kind.rawValue)), .init(key: "name", value: .string(change.name)),
+                        .init(key: "stored", value: change.stored.map { .string($0) } ?? .null),
+                        .init(key: "code", value: change.code.map { .string($0) } ?? .null),
+                    ])
+                })
+        }
+        return FeatureValue.map([
+            .init(key: "streams", value: list(changes.streams)), .init(key: "views", value: list(changes.views)),
+            .init(key: "features", value: list(changes.features)), .init(key: "consequence", value: .string(changes.consequence.rawValue)),
+            .init(key: "events", value: .int(Int64(events))),
+        ]).json
+    }
+}
