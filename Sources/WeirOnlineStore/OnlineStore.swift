@@ -85,9 +85,12 @@ package final class OnlineStore: ShardSet, Sendable {
     package static func storedDefinition(in directory: String) throws -> String? {
         guard let shard = shardDirectories(directory).first else { return nil }
         let environment = try LMDBEnvironment(path: shard, readOnly: true, isSynced: false, mapBytes: defaultMapBytes)
-        let reader = try environment.acquireReader()
-        defer { environment.release(reader) }
-        return try definitionKey.withUnsafeBytes { try reader.get($0) }.map { String(decoding: $0, as: UTF8.self) }
+        // A transaction must not outlive its environment.
+        return try withExtendedLifetime(environment) {
+            let reader = try environment.acquireReader()
+            defer { environment.release(reader) }
+            return try definitionKey.withUnsafeBytes { try reader.get($0) }.map { String(decoding: $0, as: UTF8.self) }
+        }
     }
 
     /// Definitions other than those that the store was built with are refused, naming the difference and the way out.
