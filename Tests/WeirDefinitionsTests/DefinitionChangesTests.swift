@@ -96,7 +96,10 @@ private enum Otherwise {
 
     @Test func featuresComeChangeAndGo() throws {
         let changes = try Self.changes(from: Before.Builder().catalog, to: After.Builder().catalog)
-        #expect(changes.features.map { "\($0.kind) \($0.name)" } == ["changed spend.spend_1d", "added spend.spend_90d", "removed spend.last_price"])
+        #expect(
+            changes.features.map { "\($0.kind) \($0.name)" } == [
+                "changed spend.spend_1d", "added spend.spend_90d", "removed spend.last_price",
+            ])
         #expect(changes.features[0].stored == "double = sum(price) over sliding(86400000000)")
         #expect(changes.features[0].code == "double = sum(price) over sliding(172800000000)")
         #expect(changes.views.isEmpty)

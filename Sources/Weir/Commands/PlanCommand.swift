@@ -51,10 +51,12 @@ struct PlanCommand: ParsableCommand {
         add("feature", changes.features)
         switch changes.consequence {
         case .none:
-            lines.append(lines.isEmpty ? "nothing differs" : "nothing is to be done: new streams begin empty, what is gone stays in the history")
+            lines.append(
+                lines.isEmpty ? "nothing differs" : "nothing is to be done: new streams begin empty, what is gone stays in the history")
         case .fieldsAreAdded: lines.append("nothing is to be done: the history takes the new fields when `weir run` starts")
         case .rebuild:
-            lines.append("to do: `weir rebuild` makes the online store anew from the history's \(events) events; the history stays as it is")
+            lines.append(
+                "to do: `weir rebuild` makes the online store anew from the history's \(events) events; the history stays as it is")
         case .ingestAgain:
             lines.append(
                 "to do: the history cannot take this. Keep the old fields and views and make new fields optional, or ingest the events again into another --data directory"
