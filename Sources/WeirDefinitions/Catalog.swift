@@ -109,11 +109,55 @@ package final class ServicePlan: Sendable {
     package enum Source: Sendable {
         case feature(join: Int, feature: Int)
         case request(@Sendable (any Sendable) -> FeatureValue)
+
+        fileprivate func value(_ request: any Sendable, _ joined: (_ join: Int, _ feature: Int) -> FeatureValue) -> FeatureValue {
+            switch self {
+            case .feature(let join, let feature): joined(join, feature)
+            case .request(let read): read(request)
+            }
+        }
     }
 
     package enum Computation: Sendable {
         case feature(join: Int, feature: Int)
         case onDemand(inputs: [Source], compute: @Sendable ([FeatureValue]) -> FeatureValue)
+
+        /// - Parameter joined: a join's feature, by the numbers that stand here.
+        package func result(_ request: any Sendable, _ joined: (_ join: Int, _ feature: Int) -> FeatureResult) -> FeatureResult {
+            switch self {
+            case .feature(let join, let feature): return joined(join, feature)
+            case .onDemand(let inputs, let compute):
+                let value = compute(inputs.map { $0.value(request) { joined($0, $1).value } })
+                return FeatureResult(value, value == .null ? .nullValue : .present)
+            }
+        }
+
+        /// The value alone, from values.
+        package func value(_ request: any Sendable, _ joined: (_ join: Int, _ feature: Int) -> FeatureValue) -> FeatureValue {
+            switch self {
+            case .feature(let join, let feature): joined(join, feature)
+            case .onDemand(let inputs, let compute): compute(inputs.map { $0.value(request, joined) })
+            }
+        }
+
+        /// What an on-demand feature is computed from; nil for a feature of a view.
+        package func inputs(_ request: any Sendable, _ joined: (_ join: Int, _ feature: Int) -> FeatureValue) -> [FeatureValue]? {
+            guard case .onDemand(let inputs, _) = self else { return nil }
+            return inputs.map { $0.value(request, joined) }
+        }
+
+        /// The same with other numbers for the joins' features.
+        package func numbered(_ number: (_ join: Int, _ feature: Int) -> Int) -> Computation {
+            switch self {
+            case .feature(let join, let feature): return .feature(join: join, feature: number(join, feature))
+            case .onDemand(let inputs, let compute):
+                return .onDemand(
+                    inputs: inputs.map { input in
+                        guard case .feature(let join, let feature) = input else { return input }
+                        return .feature(join: join, feature: number(join, feature))
+                    }, compute: compute)
+            }
+        }
     }
 
     package struct Output: Sendable {
@@ -129,6 +173,8 @@ package final class ServicePlan: Sendable {
     package let joins: [Join]
     /// Behind the joins: those of labels alone.
     package let labelJoins: [Join]
+    /// What a training set joins.
+    package var trainingJoins: [Join] { joins + labelJoins }
     package let outputs: [Output]
     /// Columns of training sets behind the outputs; lookups do not have them.
     package let labels: [Output]

@@ -63,16 +63,9 @@ extension LookupService {
             joined.append(results)
         }
         return ServiceExplanation(
-            service: service, entities: entities, results: service.finish(request, joined),
-            inputs: service.outputs.map { output in
-                guard case .onDemand(let inputs, _) = output.computation else { return nil }
-                return inputs.map { input in
-                    switch input {
-                    case .feature(let join, let feature): joined[join][feature].value
-                    case .request(let read): read(request)
-                    }
-                }
-            })
+            service: service, entities: entities,
+            results: service.outputs.map { $0.computation.result(request) { joined[$0][$1] } },
+            inputs: service.outputs.map { $0.computation.inputs(request) { joined[$0][$1].value } })
     }
 
     /// Features of no entity.

@@ -15,16 +15,9 @@ package final class ServiceRuntime: Sendable {
         package let features: EvaluationPlan
         package let empty: [FeatureResult]
     }
-    package enum Source: Sendable {
-        case feature(join: Int, result: Int)
-        case request(@Sendable (any Sendable) -> FeatureValue)
-    }
-    package enum Output: Sendable {
-        case feature(join: Int, result: Int)
-        case onDemand(inputs: [Source], compute: @Sendable ([FeatureValue]) -> FeatureValue)
-    }
     package let joins: [Join]
-    package let outputs: [Output]
+    /// With the features numbered as the joins' results are.
+    package let outputs: [ServicePlan.Computation]
     /// Changes whenever a definition does that answers depend on, as far as that can be seen: what is inside of closures cannot.
     package let fingerprint: String
 
@@ -34,26 +27,14 @@ package final class ServiceRuntime: Sendable {
         let wanted = plan.outputs + (includesLabels ? plan.labels : [])
         names = wanted.map(\.name)
         fingerprint = weirFingerprint(of: Self.definition(plan))
-        planJoins = plan.joins + (includesLabels ? plan.labelJoins : [])
+        planJoins = includesLabels ? plan.trainingJoins : plan.joins
         var features: [[Int]] = Array(repeating: [], count: planJoins.count)
         func place(_ join: Int, _ feature: Int) -> Int {
             if let known = features[join].firstIndex(of: feature) { return known }
             features[join].append(feature)
             return features[join].count - 1
         }
-        outputs = wanted.map { output in
-            switch output.computation {
-            case .feature(let join, let feature): .feature(join: join, result: place(join, feature))
-            case .onDemand(let inputs, let compute):
-                .onDemand(
-                    inputs: inputs.map { input in
-                        switch input {
-                        case .feature(let join, let feature): .feature(join: join, result: place(join, feature))
-                        case .request(let read): .request(read)
-                        }
-                    }, compute: compute)
-            }
-        }
+        outputs = wanted.map { $0.computation.numbered(place) }
         joins = try planJoins.enumerated().map { number, join in
             let view = catalog.views.firstIndex { $0 === join.view }!
             let empty = try runtimes[view].emptyEvaluation(asOf: AsOf(EventTime(microseconds: 0))).results
@@ -83,19 +64,6 @@ package final class ServiceRuntime: Sendable {
         _ request: any Sendable, _ joined: (_ join: Int, _ result: Int) -> FeatureResult, into results: inout [FeatureResult]
     ) {
         results.removeAll(keepingCapacity: true)
-        for output in outputs {
-            switch output {
-            case .feature(let join, let result): results.append(joined(join, result))
-            case .onDemand(let inputs, let compute):
-                let value = compute(
-                    inputs.map { input in
-                        switch input {
-                        case .feature(let join, let result): joined(join, result).value
-                        case .request(let read): read(request)
-                        }
-                    })
-                results.append(FeatureResult(value, value == .null ? .nullValue : .present))
-            }
-        }
+        for output in outputs { results.append(output.result(request, joined)) }
     }
 }

@@ -190,7 +190,7 @@ public final class FeatureTest {
             let session = SessionEvents(batch.map { [$0] } ?? []).rows(of: join.view, viewIndex: viewIndex, key: key)
             return try evaluate(number, key: key, AsOf(time), session: session)
         }
-        return zip(plan.outputs, plan.finish(decoded, joined)).map { ($0.name, $1.value) }
+        return plan.outputs.map { ($0.name, $0.computation.value(decoded) { joined[$0][$1].value }) }
     }
 
     private func evaluate(_ view: Int, key: String, _ asOf: AsOf, session: EventRows?) throws -> [FeatureResult] {

@@ -19,20 +19,11 @@ struct CSVBlock: Sendable {
         bytes.reserveCapacity(block.text.count + block.count * (1 + 20 * service.outputs.count))
         for row in 0..<block.count {
             bytes.append(contentsOf: block.text[block.text(row)])
+            // Kept only where a feature is computed from them.
+            let request: any Sendable = block.requests.isEmpty ? () : block.requests[row]
             for (index, output) in service.outputs.enumerated() {
                 bytes.append(UInt8(ascii: ","))
-                switch output {
-                case .feature(let join, let result): append(chunk.tables[join][firstRow + row, result], index)
-                case .onDemand(let inputs, let compute):
-                    append(
-                        compute(
-                            inputs.map { input in
-                                switch input {
-                                case .feature(let join, let result): chunk.tables[join][firstRow + row, result]
-                                case .request(let read): read(block.requests[row])
-                                }
-                            }), index)
-                }
+                append(output.value(request) { chunk.tables[$0][firstRow + row, $1] }, index)
             }
             bytes.append(0x0A)
         }
@@ -42,16 +33,8 @@ struct CSVBlock: Sendable {
         statistics[output].add(value)
         switch value {
         case .null: break
-        case .double(let number): appendNumber { NumberText.write(number, to: $0) }
-        case .int(let number): appendNumber { NumberText.write(number, to: $0) }
-        default: CSVText.appendField(value.text ?? "", to: &bytes)
-        }
-    }
-
-    private mutating func appendNumber(_ write: (UnsafeMutablePointer<UInt8>) -> Int) {
-        withUnsafeTemporaryAllocation(of: UInt8.self, capacity: NumberText.bytesMax) { text in
-            let count = write(text.baseAddress!)
-            bytes.append(contentsOf: UnsafeBufferPointer(rebasing: text[..<count]))
+        case .int, .double, .bool: value.appendJSON(to: &bytes)
+        case .string, .list, .map: CSVText.appendField(value.text ?? "", to: &bytes)
         }
     }
 }
