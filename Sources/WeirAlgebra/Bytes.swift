@@ -127,3 +127,8 @@ public struct ByteReader {
     }
     return a.count == b.count ? 0 : (a.count < b.count ? -1 : 1)
 }
+
+/// Two digits a byte, in lower case.
+package func hexadecimal(_ bytes: some Sequence<UInt8>) -> String {
+    bytes.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
+}

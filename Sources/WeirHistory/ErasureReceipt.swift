@@ -1,4 +1,5 @@
 import Foundation
+import WeirAlgebra
 
 /// What an erasure took out of where, and what still holds the entity. It never names it.
 package struct ErasureReceipt: Codable, Sendable, Equatable {
@@ -89,7 +90,7 @@ package struct ErasureReceipt: Codable, Sendable, Equatable {
 
     package init(entity: String, keyHash: [UInt8]) {
         self.entity = entity
-        self.keyHash = keyHash.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
+        self.keyHash = hexadecimal(keyHash)
     }
 
     package var isEmpty: Bool {

@@ -2,6 +2,7 @@ import Crypto
 import GRDB
 import GRDBSQLite
 import Migrations
+import WeirAlgebra
 import WeirDefinitions
 
 /// What went wrong with the history, and what to do.
@@ -110,9 +111,6 @@ package enum HistoryDatabase {
     }
 
     package static func sha256(_ text: String) -> String {
-        SHA256.hash(data: Array(text.utf8)).map { byte in
-            let hex = String(byte, radix: 16)
-            return byte < 16 ? "0" + hex : hex
-        }.joined()
+        hexadecimal(SHA256.hash(data: Array(text.utf8)))
     }
 }

@@ -16,8 +16,7 @@ public enum JSONText {
             case 0x0C: bytes.append(contentsOf: "\\f".utf8)
             case 0x0D: bytes.append(contentsOf: "\\r".utf8)
             case 0..<0x20, 0x7F:
-                let hex = String(byte, radix: 16)
-                bytes.append(contentsOf: ("\\u00" + (hex.count < 2 ? "0" : "") + hex).utf8)
+                bytes.append(contentsOf: ("\\u00" + hexadecimal(CollectionOfOne(byte))).utf8)
             default: bytes.append(byte)
             }
         }
@@ -35,8 +34,8 @@ extension FeatureValue {
     public func appendJSON(to bytes: inout [UInt8]) {
         switch self {
         case .null: bytes.append(contentsOf: "null".utf8)
-        case .int(let value): bytes.append(contentsOf: String(value).utf8)
-        case .double(let value): bytes.append(contentsOf: value.description.utf8)
+        case .int(let value): NumberText.append(value, to: &bytes)
+        case .double(let value): NumberText.append(value, to: &bytes)
         case .bool(let value): bytes.append(contentsOf: (value ? "true" : "false").utf8)
         case .string(let value): JSONText.appendString(value, to: &bytes)
         case .list(let values):
@@ -89,8 +88,8 @@ extension RecordBatch {
             output.append(UInt8(ascii: ":"))
             switch cell {
             case .null: break
-            case .int64(let value): output.append(contentsOf: String(value).utf8)
-            case .float64(let value): output.append(contentsOf: value.description.utf8)
+            case .int64(let value): NumberText.append(value, to: &output)
+            case .float64(let value): NumberText.append(value, to: &output)
             case .bool(let value): output.append(contentsOf: (value ? "true" : "false").utf8)
             case .time(let value): JSONText.appendString(TimeText.format(EventTime(microseconds: value)), to: &output)
             case .text(let start, let count):

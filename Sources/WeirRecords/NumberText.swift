@@ -47,6 +47,17 @@ public enum NumberText {
         return position + digits
     }
 
+    /// Appends a finite number.
+    public static func append(_ value: Double, to bytes: inout [UInt8]) { append(to: &bytes) { write(value, to: $0) } }
+    public static func append(_ value: Int64, to bytes: inout [UInt8]) { append(to: &bytes) { write(value, to: $0) } }
+
+    private static func append(to bytes: inout [UInt8], _ write: (UnsafeMutablePointer<UInt8>) -> Int) {
+        withUnsafeTemporaryAllocation(of: UInt8.self, capacity: bytesMax) { text in
+            let count = write(text.baseAddress!)
+            bytes.append(contentsOf: UnsafeBufferPointer(rebasing: text[..<count]))
+        }
+    }
+
     public static func write(_ value: Int64, to out: UnsafeMutablePointer<UInt8>) -> Int {
         guard value < 0 else { return write(UInt64(value), to: out) }
         out[0] = UInt8(ascii: "-")

@@ -104,8 +104,8 @@ package struct StreamSpine {
             } else if let source = sources[index] {
                 switch records.cell(row: row, field: source) {
                 case .null: break
-                case .int64(let value): bytes.append(contentsOf: String(value).utf8)
-                case .float64(let value): bytes.append(contentsOf: value.description.utf8)
+                case .int64(let value): NumberText.append(value, to: &bytes)
+                case .float64(let value): NumberText.append(value, to: &bytes)
                 case .bool(let value): bytes.append(contentsOf: (value ? "true" : "false").utf8)
                 case .time(let value): bytes.append(contentsOf: TimeText.format(EventTime(microseconds: value)).utf8)
                 case .text(let start, let count): CSVText.appendField(records.string(start: start, count: count), to: &bytes)

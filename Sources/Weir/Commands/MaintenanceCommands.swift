@@ -129,8 +129,7 @@ struct DeadLettersCommand: ParsableCommand {
             if let text = String(validating: raw, as: UTF8.self) { return text }
             return raw.map { byte in
                 if (32..<127).contains(byte) { return String(UnicodeScalar(byte)) }
-                let hex = String(byte, radix: 16)
-                return "\\x" + (hex.count < 2 ? "0" : "") + hex
+                return "\\x" + hexadecimal(CollectionOfOne(byte))
             }.joined()
         }
 
