@@ -90,7 +90,7 @@ package enum ExportCheck: Sendable {
 package func checkTrainingSet(
     _ request: ExportRequest, _ manifest: ExportedManifest, progress: @escaping @Sendable (Int, Int) -> Void
 ) throws -> ExportCheck {
-    for join in request.service.joins + request.service.labelJoins where manifest.views[join.view.name] != join.view.fingerprint {
+    for join in request.service.trainingJoins where manifest.views[join.view.name] != join.view.fingerprint {
         throw ExportError(
             "the definition of \(join.view.name) is not the one that the manifest names: its features were defined otherwise then")
     }
@@ -147,7 +147,7 @@ private func manifest(_ request: ExportRequest, _ computed: ComputedTrainingSet)
     if let from = request.selection.from { manifest.add("from", .string(TimeText.format(from))) }
     if let to = request.selection.to { manifest.add("to", .string(TimeText.format(to))) }
     if let sample = request.selection.sample { manifest.add("sample", .double(sample)) }
-    let views = (service.joins + service.labelJoins).map(\.view)
+    let views = service.trainingJoins.map(\.view)
     manifest.add("views", .map(views.map { .init(key: $0.name, value: .string($0.fingerprint)) }))
     let streams = request.catalog.streams.filter { stream in views.contains { $0.stream == stream.name } }
     manifest.add("streams", .map(streams.map { .init(key: $0.name, value: .string($0.fingerprint)) }))

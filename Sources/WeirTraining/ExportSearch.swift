@@ -5,8 +5,6 @@ import WeirRecords
 
 /// Finds an entity in exported training sets.
 package struct ExportSearch {
-    private static let chunkBytes = 1 << 20
-
     private let catalog: CatalogPlan
     private let entity: String
     private let key: String
@@ -44,49 +42,29 @@ package struct ExportSearch {
         guard let service = catalog.service(named: known.service) else {
             throw ExportError("\(path) was exported for the service '\(known.service)', which the definitions do not have")
         }
-        let joins = service.joins.filter { $0.view.entity == entity }
+        let joins = service.trainingJoins.filter { $0.view.entity == entity }
         if joins.isEmpty { return 0 }
-        guard let file = FileHandle(forReadingAtPath: path) else { throw ExportError("cannot read \(path)") }
-        defer { try? file.close() }
-        var parser = CSVRecordParser(schema: service.requestSchema, recordBytesMax: Limits.recordBytesMax)
+        var file = try CSVFile(path: path, schema: service.requestSchema)
         let decoder = service.makeRowDecoder(service.requestSchema)
         var found = 0
-        var carry: [UInt8] = []
-        var offset: Int64 = 0
-        var isLast = false
-        while !isLast {
-            let data = try file.read(upToCount: Self.chunkBytes) ?? Data()
-            isLast = data.count < Self.chunkBytes
-            carry.append(contentsOf: data)
-            var used = 0
-            while used < carry.count {
-                var records = RecordBatch(schema: service.requestSchema)
-                let consumed = try carry.withUnsafeBytes { bytes in
-                    do {
-                        return try parser.parse(
-                            UnsafeRawBufferPointer(rebasing: bytes[used...]), isLast: isLast, baseOffset: offset + Int64(used),
-                            into: &records, recordsMax: Limits.recordsPerFileBatch)
-                    } catch {
-                        throw ExportError("\(path): \(error)")
-                    }
-                }
-                if consumed == 0 { break }
-                used += consumed
-                if let malformed = records.malformed.first {
-                    throw ExportError("\(path), byte \(malformed.offset): \(malformed.reason); it is not as it was exported")
-                }
-                decoder.load(records)
-                for row in records.rows.indices {
-                    do {
-                        let request = try decoder.decode(row: row)
-                        if joins.contains(where: { $0.key(request) == key }) { found += 1 }
-                    } catch {
-                        throw ExportError("\(path), byte \(records.rows[row].offset): \(error); it is not as it was exported")
-                    }
+        while true {
+            let records: RecordBatch
+            do { records = try file.next(rows: Limits.recordsPerFileBatch) } catch let error as RecordError {
+                throw ExportError("\(path): \(error)")
+            }
+            if let malformed = records.malformed.first {
+                throw ExportError("\(path), byte \(malformed.offset): \(malformed.reason); it is not as it was exported")
+            }
+            if records.rows.isEmpty { break }
+            decoder.load(records)
+            for row in records.rows.indices {
+                do {
+                    let request = try decoder.decode(row: row)
+                    if joins.contains(where: { $0.key(request) == key }) { found += 1 }
+                } catch {
+                    throw ExportError("\(path), byte \(records.rows[row].offset): \(error); it is not as it was exported")
                 }
             }
-            offset += Int64(used)
-            carry.removeFirst(used)
         }
         return found
     }

@@ -1,5 +1,3 @@
-import Crypto
-import Foundation
 import WeirAlgebra
 import WeirDefinitions
 import WeirRecords
@@ -51,64 +49,35 @@ struct SpineBlock: Sendable {
 
 /// Reads a spine, a CSV file, in blocks of rows: the file may be larger than memory.
 struct SpineReader {
-    private static let chunkBytes = 1 << 20
-
-    let path: String
-    private let rowsPerBlock: Int
     let service: ServicePlan
     let timestampColumn: String
-    let header: [String]
-    /// The header as it stands in the file, without its line end.
-    let headerText: [UInt8]
-    let size: Int
-    /// The request's fields, and the time.
-    private let schema: RecordSchema
+    private let rowsPerBlock: Int
+    /// Of the request's fields, and the time.
+    private var file: CSVFile
     private let timeField: Int
-    private var parser: CSVRecordParser
-    private let file: FileHandle
-    private var pending: [UInt8] = []
-    private var pendingStart = 0
-    private(set) var bytesRead = 0
-    private var isAtEnd = false
     private var rowCount = 0
     /// How many blocks were read.
     private(set) var blockCount = 0
-    private var hash = SHA256()
 
     init(path: String, service: ServicePlan, timestampColumn: String, rowsPerBlock: Int) throws {
-        self.path = path
         self.rowsPerBlock = rowsPerBlock
         self.service = service
         self.timestampColumn = timestampColumn
-        guard let file = FileHandle(forReadingAtPath: path), let size = try? file.seekToEnd() else {
-            throw ExportError("cannot read the spine \(path)")
-        }
-        try file.seek(toOffset: 0)
-        self.file = file
-        self.size = Int(size)
-        let request = service.requestSchema
-        if let known = request.index(of: timestampColumn) {
-            guard [.time, .int64, .text].contains(request.fields[known].type) else {
+        var schema = service.requestSchema
+        if let known = schema.index(of: timestampColumn) {
+            guard [.time, .int64, .text].contains(schema.fields[known].type) else {
                 throw ExportError(
                     "the request's field '\(timestampColumn)' of \(service.name) is no time; name another column with --timestamp-column")
             }
-            schema = request
             timeField = known
         } else {
-            schema = RecordSchema(
-                name: request.name, fields: request.fields + [Field(name: timestampColumn, type: .time, isOptional: false)],
-                timestampUnit: request.timestampUnit)
-            timeField = request.fields.count
+            timeField = schema.fields.count
+            schema.fields.append(Field(name: timestampColumn, type: .time, isOptional: false))
         }
-        parser = CSVRecordParser(schema: schema, recordBytesMax: Limits.recordBytesMax)
-        // The header alone, so that what is wrong with it is said before anything is computed.
-        var head = RecordBatch(schema: schema)
-        repeat { try Self.fill(&pending, file, &bytesRead, &isAtEnd, &hash) } while !pending.contains(0x0A) && !isAtEnd
-        do throws(RecordError) {
-            pendingStart = try Self.parse(&parser, pending[...], isLast: isAtEnd, offset: 0, &head, rows: 0)
-        } catch {
+        do { file = try CSVFile(path: path, schema: schema) } catch { throw ExportError("cannot read the spine \(path)") }
+        do { try file.readHeader() } catch let error as RecordError {
             // Its own words for the column that requests do not have.
-            let names = Self.names(pending)
+            let names = file.refusedHeader
             if !names.isEmpty, !names.contains(timestampColumn) {
                 throw ExportError(
                     "spine \(path): there is no column '\(timestampColumn)' with the times; name another with --timestamp-column (there are: \(names.joined(separator: ", ")))"
@@ -116,69 +85,24 @@ struct SpineReader {
             }
             throw ExportError("spine \(path): \(error)")
         }
-        guard let header = parser.header else {
+        guard let header = file.header else {
             throw ExportError("spine \(path): the file is empty; its first line must name the columns")
         }
         if let clash = (service.outputs + service.labels).first(where: { header.contains($0.name) }) {
             throw ExportError("spine \(path): the column '\(clash.name)' has the name of a feature; rename it")
         }
-        self.header = header
-        var line = parser.headerLine
-        while let last = line.last, last == 0x0A || last == 0x0D { line.removeLast() }
-        headerText = line
     }
 
-    /// The names in a header that the parser refused.
-    private static func names(_ bytes: [UInt8]) -> [String] {
-        (try? CSVTable(Array(bytes.prefix { $0 != 0x0A }), recordBytesMax: Limits.recordBytesMax))?.header ?? []
-    }
-
-    private static func fill(
-        _ pending: inout [UInt8], _ file: FileHandle, _ bytesRead: inout Int, _ isAtEnd: inout Bool, _ hash: inout SHA256
-    ) throws {
-        guard let data = try file.read(upToCount: chunkBytes), !data.isEmpty else {
-            isAtEnd = true
-            return
-        }
-        hash.update(data: data)
-        bytesRead += data.count
-        pending.append(contentsOf: data)
-    }
-
-    private static func parse(
-        _ parser: inout CSVRecordParser, _ bytes: ArraySlice<UInt8>, isLast: Bool, offset: Int, _ records: inout RecordBatch, rows: Int
-    ) throws(RecordError) -> Int {
-        let result: Result<Int, RecordError> = bytes.withUnsafeBytes { chunk in
-            do throws(RecordError) {
-                return .success(try parser.parse(chunk, isLast: isLast, baseOffset: Int64(offset), into: &records, recordsMax: rows))
-            } catch {
-                return .failure(error)
-            }
-        }
-        return try result.get()
-    }
+    var headerText: [UInt8] { file.headerText }
+    var size: Int { file.size }
+    var bytesRead: Int { file.bytesRead }
 
     /// The next rows; nil at the end.
     ///
     /// - Throws: `ExportError` that names the line.
     mutating func next() throws -> RawSpineBlock? {
-        var records = RecordBatch(schema: schema)
-        while records.rows.count < rowsPerBlock {
-            let offset = bytesRead - (pending.count - pendingStart)
-            do throws(RecordError) {
-                pendingStart += try Self.parse(
-                    &parser, pending[pendingStart...], isLast: isAtEnd, offset: offset, &records,
-                    rows: rowsPerBlock - records.rows.count)
-            } catch {
-                throw ExportError("spine \(path): \(error)")
-            }
-            if let malformed = records.malformed.first { throw failure(at: malformed.offset, malformed.reason) }
-            if records.rows.count >= rowsPerBlock { break }
-            if isAtEnd { break }
-            pending.removeFirst(pendingStart)
-            pendingStart = 0
-            try Self.fill(&pending, file, &bytesRead, &isAtEnd, &hash)
-        }
+        let records = try file.next(rows: rowsPerBlock)
+        if let malformed = records.malformed.first { throw failure(at: malformed.offset, malformed.reason) }
         if records.rows.isEmpty { return nil }
         defer {
             rowCount += records.rows.count
@@ -188,21 +112,12 @@ struct SpineReader {
     }
 
     /// Of all of the file; it must have been read to its end.
-    func sha256() -> String { hexadecimal(hash.finalize()) }
+    func sha256() -> String { file.sha256() }
 
-    func makeDecoder() -> SpineDecoder { SpineDecoder(self, schema, timeField) }
+    func makeDecoder() -> SpineDecoder { SpineDecoder(self, file.schema, timeField) }
 
     func failure(at offset: Int64, _ reason: String) -> ExportError {
-        // Lines are counted where one is to be named.
-        var line = 1
-        var left = Int(offset)
-        if let file = FileHandle(forReadingAtPath: path) {
-            while left > 0, let data = try? file.read(upToCount: min(left, Self.chunkBytes)), !data.isEmpty {
-                line += data.count { $0 == 0x0A }
-                left -= data.count
-            }
-        }
-        return ExportError("spine \(path): line \(line): \(reason)")
+        ExportError("spine \(file.path): line \(file.line(at: offset)): \(reason)")
     }
 }
 
@@ -221,7 +136,7 @@ final class SpineDecoder {
     /// - Parameter keepsRequests: features are computed from them.
     func decode(_ raw: RawSpineBlock, _ selection: SpineSelection, keepsRequests: Bool) throws -> SpineBlock {
         let records = raw.records
-        let joins = reader.service.joins + reader.service.labelJoins
+        let joins = reader.service.trainingJoins
         var block = SpineBlock()
         block.keys = joins.map { _ in ColumnBuffer(type: .text) }
         decoder.load(records)
@@ -255,11 +170,4 @@ final class SpineDecoder {
         default: throw RecordError(field: reader.timestampColumn, "it is empty")
         }
     }
-}
-
-func hexadecimal(_ digest: some Sequence<UInt8>) -> String {
-    digest.map { byte in
-        let digits = String(byte, radix: 16)
-        return byte < 16 ? "0" + digits : digits
-    }.joined()
 }

@@ -87,6 +87,21 @@ struct Offer: FeatureService {
     }
 }
 
+/// Asks for a customer only to know what comes of it.
+struct Forecast: FeatureService {
+    static let name = "forecast"
+    struct Request: Codable, Sendable {
+        var customer: String
+        var shop: Int
+    }
+
+    let shop = Join(ShopSales.self, on: { (request: Request) in request.shop })
+    let next = Join(CustomerNext.self, on: { (request: Request) in request.customer })
+
+    var outputs: [Output<Request>] { shop.lastWine }
+    var labels: [Output<Request>] { next.all }
+}
+
 /// A decoder of its own, which some values do not pass as they are: the history has what came, the property what became of it.
 struct Reading: Event {
     static let stream = "readings"
@@ -132,6 +147,7 @@ struct Definitions {
         ShopSales.self
         CustomerNext.self
         Offer.self
+        Forecast.self
         Levels.self
         DeviceState.self
     }

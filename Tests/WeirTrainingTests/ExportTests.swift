@@ -260,6 +260,19 @@ import WeirTraining
         #expect(try store.export("device_state", spine) { $0.selection = SpineSelection(sample: 0.25) } == sample)
     }
 
+    /// An entity that a training set asks for in its labels alone is found in it, too.
+    @Test func entitiesOfLabelsAreFound() throws {
+        let store = try Store(segmentRows: 50)
+        _ = try store.export("forecast", "customer,shop,event_timestamp\nann,1,1704067200000\nbob,1,1704067200000\nann,2,1704067200000\n")
+        func rows(_ entity: String, _ key: String) throws -> Int {
+            let search = ExportSearch(catalog: store.catalog, entity: entity, key: key)
+            return try search.trainingSets(at: store.directory).reduce(0) { try $0 + search.rows(in: $1) }
+        }
+        #expect(try rows("customer", "ann") == 2)
+        #expect(try rows("customer", "carl") == 0)
+        #expect(try rows("shop", "1") == 2)
+    }
+
     /// A row for each entity and step in which it has an event, at the end of the step.
     @Test func spinesOfStreams() throws {
         let store = try Store(segmentRows: 50)
