@@ -116,7 +116,7 @@ struct ExportCommand: ParsableCommand {
         guard let stream = catalog.stream(named: name) else {
             throw CommandFailure("unknown stream '\(name)'; there are: \(catalog.streams.map(\.name).joined(separator: ", "))")
         }
-        guard let step = DurationText.microseconds(every), step > 0 else {
+        guard let step = TimeSpan(argument: every)?.microseconds, step > 0 else {
             throw CommandFailure("--every \(every): a duration is a number with a unit: 30s, 15min, 12h, 7d")
         }
         var values: [String: String] = [:]
@@ -169,19 +169,5 @@ struct ExportCommand: ParsableCommand {
             print("  computed: \(computed ?? "(ends here)")")
             throw ExitCode(1)
         }
-    }
-}
-
-/// Durations of options: a number and a unit.
-enum DurationText {
-    static func microseconds(_ text: String) -> Int64? {
-        let units: [(suffix: String, microseconds: Double)] = [
-            ("ms", 1e3), ("min", 60e6), ("s", 1e6), ("m", 60e6), ("h", 3_600e6), ("d", 86_400e6), ("w", 604_800e6),
-        ]
-        for unit in units where text.hasSuffix(unit.suffix) {
-            guard let number = Double(text.dropLast(unit.suffix.count)) else { continue }
-            return Int64(exactly: (number * unit.microseconds).rounded())
-        }
-        return nil
     }
 }

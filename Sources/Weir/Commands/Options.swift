@@ -73,15 +73,19 @@ struct ByteSize: ExpressibleByArgument {
     var defaultValueDescription: String { "\(bytes / 1_000_000)MB" }
 }
 
-/// A length of time: `90s`, `30m`, `1h`, `7d`.
+/// A length of time: `500ms`, `90s`, `30m` or `30min`, `1h`, `7d`, `2w`.
 struct TimeSpan: ExpressibleByArgument {
     var seconds: Double
+    var microseconds: Int64 { Int64((seconds * 1e6).rounded()) }
 
     init?(argument: String) {
-        let units: [Character: Double] = ["s": 1, "m": 60, "h": 3_600, "d": 86_400]
-        guard let unit = argument.last.flatMap({ units[$0] }), let number = Double(argument.dropLast()), number >= 0, number * unit < 1e10
+        let units: [(suffix: String, seconds: Double)] = [
+            ("ms", 1e-3), ("min", 60), ("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400), ("w", 604_800),
+        ]
+        guard let unit = units.first(where: { argument.hasSuffix($0.suffix) }),
+            let number = Double(argument.dropLast(unit.suffix.count)), number >= 0, number * unit.seconds < 1e10
         else { return nil }
-        seconds = number * unit
+        seconds = number * unit.seconds
     }
 }
 
