@@ -118,23 +118,11 @@ package struct DefinitionChanges: Sendable {
             } else if let view = current {
                 views[view]!.lines.append(line)
                 let words = line.dropFirst(2)
-                guard !words.hasPrefix("column "), let colon = words.range(of: ": ") else { continue }
+                guard !words.hasPrefix("column "), let colon = words.firstRange(of: ": ") else { continue }
                 views[view]!.features.append(
                     StoredFeature(name: String(words[..<colon.lowerBound]), definition: String(words[colon.upperBound...])))
             }
         }
         return views
-    }
-}
-
-extension Substring {
-    /// The first occurrence of a text.
-    fileprivate func range(of text: String) -> Range<Index>? {
-        var start = startIndex
-        while start < endIndex {
-            if self[start...].hasPrefix(text) { return start..<index(start, offsetBy: text.count) }
-            start = index(after: start)
-        }
-        return nil
     }
 }

@@ -33,8 +33,6 @@ package struct HistorySnapshot: Sendable {
     }
 
     package func completeUntil(_ stream: String) -> Int64 { completeUntil[stream] ?? .min }
-
-    package func segmentCount(_ stream: String) -> Int { segments[stream]?.count ?? 0 }
 }
 
 /// What of a view's rows is wanted.
@@ -175,11 +173,11 @@ package final class EntityScan {
     private var tailRow = 0
     private var cursors: [GroupCursor] = []
     private var block: EntityBlock
-    private var sequences: [Int64] = []
     /// Where events are decoded: what they are decoded from.
     private var records: RecordBatch
     private var keyHashes: [UInt64] = []
-    private var tailRowsOf: [(entity: Int, rows: Range<Int>)] = []
+    /// And rows of the tail, which are decoded already.
+    private var tailRows: [(entity: Int, row: Int)] = []
     private var isInOrder = true
 
     init(
@@ -218,17 +216,16 @@ package final class EntityScan {
         if start < end {
             for cursor in cursors where cursor.segment.firstTime < end && cursor.segment.lastTime >= start {
                 try cursor.forEachRun(key, prefix) { group, range in
+                    if cursor.isToBeChecked() { try check(group) }
                     let rows = group.lowerBound(range, time: start)..<group.lowerBound(range, time: end)
                     if cursor.segment.lastSequence <= snapshot.lastSequence {
-                        if !rows.isEmpty { try append(group, rows, isFirstUse: cursor.isToBeChecked()) }
+                        if !rows.isEmpty { try append(group, rows) }
                     } else {
-                        for row in rows where group.sequence(row) <= snapshot.lastSequence {
-                            try append(group, row..<row + 1, isFirstUse: cursor.isToBeChecked())
-                        }
+                        for row in rows where group.sequence(row) <= snapshot.lastSequence { try append(group, row..<row + 1) }
                     }
                 }
             }
-            try appendTail(key, from: start, to: end, first)
+            try appendTail(key, from: start, to: end)
         }
         block.ends.append(source.isPlain ? block.rows.count : records.rows.count)
         if source.isPlain, isInOrder, block.rows.count - first > 1 {
@@ -239,13 +236,10 @@ package final class EntityScan {
         }
     }
 
-    private func append(_ group: RowGroup, _ rows: Range<Int>, isFirstUse: Bool) throws {
-        if isFirstUse { try check(group) }
+    private func append(_ group: RowGroup, _ rows: Range<Int>) throws {
         guard let fields = source.fields else {
             for row in rows {
-                let start = records.bytes.count
-                for field in table.stream.schema.fields.indices { records.cells.append(group.cell(row, field: field, &records.bytes)) }
-                records.rows.append(.init(raw: start..<start, offset: group.sequence(row)))
+                group.append(row, to: &records)
                 keyHashes.append(group.keyHash(row))
                 block.ingestTimes.append(group.ingestTime(row))
             }
@@ -271,30 +265,15 @@ package final class EntityScan {
         }
     }
 
-    private func appendTail(_ key: UnsafeRawBufferPointer, from start: Int64, to end: Int64, _ first: Int) throws {
+    private func appendTail(_ key: UnsafeRawBufferPointer, from start: Int64, to end: Int64) throws {
         let keys = tail.keys
-        // Galloping: the next key mostly is near.
-        var step = 1
-        var low = tailRow
-        while low + step < keys.count, keys.withText(low + step, { compareBytes($0, key) < 0 }) {
-            low += step
-            step *= 2
-        }
-        var high = min(low + step, keys.count)
-        while low < high {
-            let middle = (low + high) / 2
-            if keys.withText(middle, { compareBytes($0, key) < 0 }) { low = middle + 1 } else { high = middle }
-        }
-        tailRow = low
-        while low < keys.count, keys.withText(low, { compareBytes($0, key) == 0 }) {
-            if start <= tail.rows.times[low], tail.rows.times[low] < end {
-                if source.isPlain {
-                    appendTailRow(low)
-                } else {
-                    tailRowsOf.append((block.ends.count, low..<low + 1))
-                }
+        tailRow = gallop(from: tailRow, to: keys.count) { row in keys.withText(row) { compareBytes($0, key) < 0 } }
+        var row = tailRow
+        while row < keys.count, keys.withText(row, { compareBytes($0, key) == 0 }) {
+            if start <= tail.rows.times[row], tail.rows.times[row] < end {
+                if source.isPlain { appendTailRow(row) } else { tailRows.append((block.ends.count, row)) }
             }
-            low += 1
+            row += 1
         }
     }
 
@@ -313,10 +292,7 @@ package final class EntityScan {
         guard let fields = source.fields, !fields.isEmpty else { return }
         var records = RecordBatch(schema: table.stream.schema)
         let picked = Array(stride(from: 0, to: group.leaf.count, by: max(1, group.leaf.count / 8)))
-        for row in picked {
-            for field in table.stream.schema.fields.indices { records.cells.append(group.cell(row, field: field, &records.bytes)) }
-            records.rows.append(.init(raw: 0..<0, offset: group.sequence(row)))
-        }
+        for row in picked { group.append(row, to: &records) }
         let batch = table.stream.prepare(records, view: position, keyHashes: picked.map { group.keyHash($0) })
         guard batch.count == picked.count else { throw ColumnsAreNotPlain() }
         for (column, field) in fields {
@@ -359,11 +335,9 @@ package final class EntityScan {
                 block.ingestTimes.append(ingestTimes[next])
                 next += 1
             }
-            while tailNext < tailRowsOf.count, tailRowsOf[tailNext].entity == entity {
-                for row in tailRowsOf[tailNext].rows {
-                    rows.append(tail.rows, row: row)
-                    block.ingestTimes.append(tail.ingestTimes[row])
-                }
+            while tailNext < tailRows.count, tailRows[tailNext].entity == entity {
+                rows.append(tail.rows, row: tailRows[tailNext].row)
+                block.ingestTimes.append(tail.ingestTimes[tailRows[tailNext].row])
                 tailNext += 1
             }
             block.ends.append(rows.count)
@@ -371,7 +345,7 @@ package final class EntityScan {
         block.rows = rows
         records = RecordBatch(schema: table.stream.schema)
         keyHashes = []
-        tailRowsOf = []
+        tailRows = []
         isInOrder = false
     }
 
@@ -407,6 +381,25 @@ extension ColumnBuffer {
             }
         }
     }
+}
+
+/// The first row that is not before what is looked for; it mostly is near.
+@inline(__always)
+private func gallop(from start: Int, to end: Int, _ isBefore: (Int) -> Bool) -> Int {
+    guard start < end, isBefore(start) else { return start }
+    var low = start
+    var step = 1
+    while low + step < end, isBefore(low + step) {
+        low += step
+        step *= 2
+    }
+    var high = min(low + step, end)
+    low += 1
+    while low < high {
+        let middle = (low + high) / 2
+        if isBefore(middle) { low = middle + 1 } else { high = middle }
+    }
+    return low
 }
 
 /// Goes forward through the row groups of one segment.
@@ -469,21 +462,7 @@ private final class GroupCursor {
     func forEachRun(_ key: UnsafeRawBufferPointer, _ keyPrefix: UInt64, _ body: (RowGroup, Range<Int>) throws -> Void) throws {
         if isAtEnd || (keys != nil && prefix > keyPrefix) { return }
         while let keys = try keys(reaching: key) {
-            var start = row
-            // Galloping: the next key mostly is near.
-            if keys.compare(start, key) < 0 {
-                var step = 1
-                while start + step < count, keys.compare(start + step, key) < 0 {
-                    start += step
-                    step *= 2
-                }
-                var high = min(start + step, count)
-                start += 1
-                while start < high {
-                    let middle = (start + high) / 2
-                    if keys.compare(middle, key) < 0 { start = middle + 1 } else { high = middle }
-                }
-            }
+            let start = gallop(from: row, to: count) { keys.compare($0, key) < 0 }
             var end = start
             while end < count, keys.compare(end, key) == 0 { end += 1 }
             row = end

@@ -10,7 +10,6 @@ struct RowCollector {
     private let view: Int?
     private let body: (PreparedBatch) throws -> Void
     private var records: RecordBatch
-    private var sequences: [Int64] = []
     private var keyHashes: [UInt64] = []
 
     /// - Parameters:
@@ -29,19 +28,17 @@ struct RowCollector {
         for (index, field) in table.stream.schema.fields.enumerated() {
             records.cells.append(Cell(handle, Int32(index + 2), field.type, &records.bytes))
         }
-        try append(sequence: sqlite3_column_int64(handle, 0), keyHash: UInt64(bitPattern: sqlite3_column_int64(handle, 1)), start)
+        records.rows.append(.init(raw: start..<start, offset: sqlite3_column_int64(handle, 0)))
+        try didAppend(keyHash: UInt64(bitPattern: sqlite3_column_int64(handle, 1)))
     }
 
     mutating func append(_ group: RowGroup, _ row: Int) throws {
-        let start = records.bytes.count
-        for field in table.stream.schema.fields.indices { records.cells.append(group.cell(row, field: field, &records.bytes)) }
-        try append(sequence: group.sequence(row), keyHash: group.keyHash(row), start)
+        group.append(row, to: &records)
+        try didAppend(keyHash: group.keyHash(row))
     }
 
-    private mutating func append(sequence: Int64, keyHash: UInt64, _ start: Int) throws {
-        sequences.append(sequence)
+    private mutating func didAppend(keyHash: UInt64) throws {
         keyHashes.append(keyHash)
-        records.rows.append(.init(raw: start..<start, offset: sequence))
         if records.rows.count == Self.batchRows { try finish() }
     }
 
@@ -53,10 +50,9 @@ struct RowCollector {
             throw HistoryError(
                 "an event of '\(table.stream.name)' in the history does not decode any more: \(batch.records.malformed[0].reason)")
         }
-        if !table.stream.hasIDs { batch.assignSequenceIDs(rows: Array(0..<batch.count), sequences: sequences) }
+        if !table.stream.hasIDs { batch.assignSequenceIDs(rows: Array(0..<batch.count), sequences: records.rows.map(\.offset)) }
         try body(batch)
         records = RecordBatch(schema: table.stream.schema)
-        sequences = []
         keyHashes = []
     }
 }

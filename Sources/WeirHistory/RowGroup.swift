@@ -95,6 +95,13 @@ struct RowGroup {
         return low
     }
 
+    /// Appends a row as a record.
+    func append(_ row: Int, to records: inout RecordBatch) {
+        let start = records.bytes.count
+        for field in layout.schema.fields.indices { records.cells.append(cell(row, field: field, &records.bytes)) }
+        records.rows.append(.init(raw: start..<start, offset: sequence(row)))
+    }
+
     /// Appends a field's cells of some rows to a column of its type.
     func append(field: Int, _ rows: Range<Int>, to column: inout ColumnBuffer) {
         guard let source = layout.fieldColumns[field] else {

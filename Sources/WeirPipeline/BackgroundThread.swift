@@ -1,7 +1,7 @@
 import Foundation
 
 /// Threads that bring events into the stores, and others that must not delay lookups.
-package enum IngestThread {
+package enum BackgroundThread {
     /// Lookups of the same machine go first: on busy cores a thread of this niceness gets about a tenth of the time of one that answers.
     private static let niceness: Int32 = 10
 

@@ -72,7 +72,7 @@ package final class KafkaIngest: @unchecked Sendable {
 
     /// - Parameter failed: is called on the thread when reading cannot go on.
     package func start(failed: @escaping @Sendable (any Error) -> Void) {
-        IngestThread.start("weir kafka") {
+        BackgroundThread.start("weir kafka") {
             do { try self.run() } catch { failed(error) }
             self.reader.consumer.close()
             self.condition.lock()

@@ -49,7 +49,7 @@ package final class KafkaOutputs: Sendable {
     }
 
     package func start() {
-        IngestThread.start("weir outputs") {
+        BackgroundThread.start("weir outputs") {
             while !self.isStopping.load(ordering: .relaxed) {
                 do { try self.run() } catch {
                     // A new producer goes on behind the last record that the topics have.

@@ -75,7 +75,7 @@ package final class Pipeline: @unchecked Sendable {
     }
 
     private func thread(_ name: String, _ body: @escaping @Sendable () throws -> Void) {
-        IngestThread.start(name) {
+        BackgroundThread.start(name) {
             do { try body() } catch { self.fail(error) }
             self.progress.lock()
             self.running -= 1

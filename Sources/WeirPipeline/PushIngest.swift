@@ -41,7 +41,7 @@ package final class PushIngest: @unchecked Sendable {
 
     /// - Parameter failed: is called on the thread when reading cannot go on.
     package func start(failed: @escaping @Sendable (any Error) -> Void) {
-        IngestThread.start("weir push") {
+        BackgroundThread.start("weir push") {
             do { try self.run() } catch { failed(error) }
             self.condition.lock()
             self.isDone = true

@@ -38,7 +38,6 @@ final class TrainingSet: Sendable {
         let blocks: [SpineBlock]
         /// One a join.
         let tables: [FeatureTable]
-        let count: Int
     }
 
     /// Rows of the history that are gathered before their entities are evaluated.
@@ -63,7 +62,6 @@ final class TrainingSet: Sendable {
     }
 
     private struct Join: Sendable {
-        let runtime: ViewRuntime
         let empty: [FeatureResult]
         /// Nothing is known of any feature.
         let unknown: [FeatureResult]
@@ -91,7 +89,6 @@ final class TrainingSet: Sendable {
             let unknown = join.empty.map { _ in FeatureResult(.null, .nullValue) }
             sources.append(snapshot.source(view, catalog.stream(named: view.stream)!.schema, projection))
             return Join(
-                runtime: runtimes[join.view],
                 // Of nobody nothing can be predicted.
                 empty: view.isLabelView ? unknown : join.empty, unknown: unknown,
                 types: join.featureNumbers.map { view.features[$0].type }, projection: projection, asKnown: asKnown,
@@ -135,7 +132,7 @@ final class TrainingSet: Sendable {
                 try compute(number, join, keys, times, ordered, tables[number], progress)
             }
         }
-        return Chunk(blocks: blocks, tables: tables, count: times.count)
+        return Chunk(blocks: blocks, tables: tables)
     }
 
     /// The rows of a chunk that one task has, by the order of their keys: all of some entities.
@@ -168,7 +165,7 @@ final class TrainingSet: Sendable {
         try inParallel(workers: workers, tasks: tasks.count) { worker, task in
             let scratch = EvaluationScratch()
             let evaluator = evaluators[worker][number]
-            try readers[worker].scanEntities(of: join.runtime.plan, join.projection, source, snapshot, join.tail) { scan in
+            try readers[worker].scanEntities(of: evaluator.runtime.plan, join.projection, source, snapshot, join.tail) { scan in
                 var waiting: [Range<Int>] = []
                 var start = tasks[task].lowerBound
                 func evaluate() throws {
@@ -186,7 +183,8 @@ final class TrainingSet: Sendable {
                     let first = asOf(times[ordered[start]])
                     let last = asOf(times[ordered[end - 1]])
                     try keys.withText(ordered[start]) { key in
-                        try scan.read(key, from: join.runtime.earliestReach(asOf: first), to: join.runtime.latestReach(asOf: last))
+                        try scan.read(
+                            key, from: evaluator.runtime.earliestReach(asOf: first), to: evaluator.runtime.latestReach(asOf: last))
                     }
                     waiting.append(start..<end)
                     start = end
@@ -209,7 +207,7 @@ final class TrainingSet: Sendable {
         scratch.tile(rows.count > 1 && !join.asKnown ? range : nil)
         for row in rows {
             let asOf = asOf(times[row])
-            if let completeUntil = join.completeUntil, join.runtime.latestReach(asOf: asOf) > completeUntil {
+            if let completeUntil = join.completeUntil, evaluator.runtime.latestReach(asOf: asOf) > completeUntil {
                 body(row, join.unknown)
                 continue
             }

@@ -23,12 +23,11 @@ struct PlanCommand: ParsableCommand {
         defer { withExtendedLifetime(reading) {} }
         let catalog = try App.plan()
         let history = try HistoryReader(directory: data.directory.path, catalog: catalog)
+        let stored = try history.streamDefinitions()
         let changes = DefinitionChanges(
-            online: try OnlineStore.storedDefinition(in: data.directory.online) ?? "", history: try history.streamDefinitions(),
-            catalog: catalog)
+            online: try OnlineStore.storedDefinition(in: data.directory.online) ?? "", history: stored, catalog: catalog)
         // What a rebuild reads.
-        let events = try catalog.streams.filter { stream in try history.streamDefinitions()[stream.name] != nil }
-            .reduce(0) { try $0 + history.eventCount(stream: $1.name) }
+        let events = try catalog.streams.filter { stored[$0.name] != nil }.reduce(0) { try $0 + history.eventCount(stream: $1.name) }
         print(json ? Self.json(changes, events: events) : Self.text(changes, events: events))
     }
 
@@ -36,7 +35,12 @@ struct PlanCommand: ParsableCommand {
         var lines: [String] = []
         func add(_ what: String, _ list: [DefinitionChanges.Change]) {
             for change in list {
-                let sign = ["added": "+", "changed": "~", "removed": "-"][change.kind.rawValue] ?? "?"
+                let sign =
+                    switch change.kind {
+                    case .added: "+"
+                    case .changed: "~"
+                    case .removed: "-"
+                    }
                 lines.append("\(sign) \(what) \(change.name)")
                 if what == "stream", let stored = change.stored, let code = change.code {
                     lines.append(definitionDifference(stored: stored, code: code))

@@ -52,7 +52,7 @@ package final class RequestLogger: Sendable {
     }
 
     func start() {
-        IngestThread.start("weir request log") { [self] in
+        BackgroundThread.start("weir request log") { [self] in
             var lastReport: ContinuousClock.Instant?
             var isStopped = false
             while !isStopped {

@@ -111,7 +111,7 @@ final class SelfCheck: Sendable {
     private var isStopped: Bool { state.withLock { $0.isStopped } }
 
     func start() {
-        IngestThread.start("weir self-check") { [self] in
+        BackgroundThread.start("weir self-check") { [self] in
             var nextVerification = options.verifyEvery.map { ContinuousClock.now + $0 }
             var nextDrift = options.references.isEmpty ? nil : ContinuousClock.now
             while !isStopped {
