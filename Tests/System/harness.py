@@ -59,8 +59,8 @@ def as_json(row: dict) -> str:
                        for name in FIELDS})
 
 
-def weir(*arguments, check=True, **options) -> subprocess.CompletedProcess:
-    done = subprocess.run([WEIR, *map(str, arguments)], capture_output=True, text=True, timeout=600, **options)
+def weir(*arguments, check=True, binary=WEIR, **options) -> subprocess.CompletedProcess:
+    done = subprocess.run([binary, *map(str, arguments)], capture_output=True, text=True, timeout=600, **options)
     if check and done.returncode != 0:
         raise AssertionError(f"weir {' '.join(map(str, arguments))}: exit {done.returncode}\n{done.stdout}\n{done.stderr}")
     return done
@@ -249,10 +249,10 @@ def history_count(data, stream="purchases") -> int:
     return int(done.stdout)
 
 
-def wait_applied(data, seconds=60) -> None:
+def wait_applied(data, seconds=60, binary=WEIR) -> None:
     """Until the online store has what the history has."""
     def is_applied() -> bool:
-        found = json.loads(weir("stats", "--json", "--data", data).stdout)
+        found = json.loads(weir("stats", "--json", "--data", data, binary=binary).stdout)
         return found["applied_sequence"] == found["history_sequence"]
     wait_for(is_applied, seconds)
 

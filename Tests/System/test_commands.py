@@ -19,7 +19,7 @@ import redis
 import redis.asyncio
 
 import oracle
-from harness import LONG, REPOSITORY, SLICE, WEIR, Broker, Server, as_json, export, history_count, read_rows, wait_for, weir, write_rows
+from harness import LONG, REPOSITORY, SLICE, WEIR, Broker, Server, as_json, export, history_count, read_rows, wait_applied, wait_for, weir, write_rows
 
 
 @pytest.fixture(scope="module")
@@ -183,8 +183,8 @@ def test_sessions_expire(store):
     with Server(data, "--clock", "event", "--session-ttl", 1) as server:
         client = server.client()
         client.execute_command("SESSION.ADD", "s", "purchases", as_json(dict(rows[-1], id="x")))
-        time.sleep(1.3)
-        assert not client.execute_command("SESSION.GET", "s")
+        time.sleep(1)
+        wait_for(lambda: not client.execute_command("SESSION.GET", "s"), 20)
 
 
 OUTSIDE = {
@@ -302,7 +302,7 @@ def check_protobuf(machines, folder) -> None:
         data = folder / "readings"
         with Server(data, "--clock", "event", "--kafka", broker.address, binary=str(machines)) as server:
             wait_for(lambda: history_count(data, "readings") == 40)
-            time.sleep(0.3)
+            wait_applied(data, binary=machines)
             got = server.client(3).execute_command("FEATURES.GET", "alarm", '{"machine": 1}')
             assert got == {"max_temperature_1h": 20 + 39 / 4, "readings": 20}
     letters = subprocess.run([machines, "dead-letters", "list", "--data", data], capture_output=True, text=True, check=True).stdout

@@ -15,8 +15,8 @@ from redis.retry import Retry
 
 import oracle
 from cases import SPINE_FIELDS, answers, exported, same_text, spine_for
-from harness import (LIVE, LONG, SLICE, WEIR, Broker, Server, as_json, export, history_count, read_rows, seeded, wait_for, weir,
-                     write_rows)
+from harness import (LIVE, LONG, SLICE, WEIR, Broker, Server, as_json, export, history_count, read_rows, seeded, wait_applied,
+                     wait_for, weir, write_rows)
 
 COMMIT_POINTS = ["submitted", "history-begun", "history-written", "history-committed", "shard-applied", "shard-committed"]
 OUTPUT_POINTS = ["output-sent", "output-committed", "output-forgotten"]
@@ -112,6 +112,7 @@ def test_kills_at_every_point(tmp_path):
         with Server(data, "--clock", "event", "--kafka", broker.address) as server:
             wait_for(lambda: history_count(data) >= len(rows))
             wait_for(lambda: sql(data, "select count(*) from weir_output") == [["0"]])
+            wait_applied(data)
             assert history_count(data) == len(rows)
             wrong = same_text(exported(training), answers(server.client(), spine))
             assert not wrong, "\n".join(wrong[:5])
@@ -287,6 +288,7 @@ def test_files_then_topic(tmp_path):
         with Server(data, "--clock", "event", "--kafka", broker.address, "--kafka-start", start) as server:
             wait_for(lambda: history_count(data) == len(rows))
             wait_for(lambda: sum(int(row[0]) for row in sql(data, "select position from weir_sources where kind = 'kafka'")) == len(rows))
+            wait_applied(data)
             wrong = same_text(exported(training), answers(server.client(), spine))
             assert not wrong, "\n".join(wrong[:5])
     duplicates = int(sql(data, "select sum(value) from weir_counters where name = 'duplicates'")[0][0])

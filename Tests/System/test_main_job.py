@@ -104,7 +104,7 @@ def test_baskets_as_sessions(tmp_path):
         for lines in held.values():
             client.execute_command("EVENTS.ADD", "purchases", *[as_json(row) for row in lines])
         wait_for(lambda: history_count(tmp_path / "data") == truth.count)
-        time.sleep(0.2)
+        wait_applied(tmp_path / "data")
         for basket, lines in held.items():
             at = parse_time(lines[-1]["event_time"]) + 1
             request = {"household": int(lines[0]["household"]), "basket": int(basket), "store": int(lines[0]["store"]), "cart_value": 10.0}

@@ -163,7 +163,7 @@ def test_idle_connections_are_closed(data):
             connection.sendall(b"PING\r\n")
             assert connection.recv(100) == b"+PONG\r\n"
             start = time.monotonic()
-            assert connection.recv(100) == b"" and 0.8 < time.monotonic() - start < 5
+            assert connection.recv(100) == b"" and 0.8 < time.monotonic() - start < 20
         # A client of a pool asks again when it needs to.
         client = server.client()
         assert client.ping()
