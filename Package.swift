@@ -95,6 +95,8 @@ let package = Package(
         .executableTarget(name: "Shop", dependencies: ["Weir", "ExampleFeatures"], swiftSettings: strict),
         .executableTarget(
             name: "LiveShop", dependencies: ["Weir", "ExampleFeatures"], path: "Tests/System/LiveShop", swiftSettings: strict),
+        .executableTarget(
+            name: "GrowingShop", dependencies: ["Weir", "ExampleFeatures"], path: "Tests/System/GrowingShop", swiftSettings: strict),
         .executableTarget(name: "ForgetShop", dependencies: ["Weir"], path: "Tests/System/ForgetShop", swiftSettings: strict),
 
         .target(

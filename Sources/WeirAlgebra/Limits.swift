@@ -91,6 +91,11 @@ public enum Limits {
     public static let verifiedRowsMax = 262_144
     /// Requests that `weir verify` shows with their explanations; it counts all.
     public static let differencesShownMax = 100
+    /// What `weir apply` checks before it switches: the latest logged requests, and the entities of the latest events.
+    public static let requestsCheckedByApply = 10_000
+    public static let eventsCheckedByApply = 1_000
+    /// Seconds that `weir apply` waits for `weir run` to become another program.
+    public static let handoverSecondsMax = 120
     /// Logged requests, the latest, of which drift metrics and `weir stats SERVICE` tell.
     public static let driftRequests = 100_000
     /// Requests of one FEATURES.GET.

@@ -22,7 +22,9 @@ package enum CrashPoint: String, CaseIterable, Sendable {
     case outputForgotten = "output-forgotten"
     /// A push is in the log, and not yet acknowledged.
     case pushLogged = "push-logged"
-    /// Between the renames of a rebuild.
+    /// In a store that is made anew: when it has taken in some of the history.
+    case buildCommitted = "build-committed"
+    /// Between the renames that put it in its place.
     case rebuildMoved = "rebuild-moved"
     /// In the erasure of an entity: in the history's transaction, behind it; when a shard has let go of it, when a shard's file is made
     /// anew; when the push log is; when nothing names the entity any more, and when the history's file is made anew.

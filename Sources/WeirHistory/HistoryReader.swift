@@ -20,6 +20,14 @@ package final class HistoryReader: EventLog, Sendable {
         queue = try HistoryDatabase.openForReading(directory: directory)
         var tables: [String: StreamTable] = [:]
         for stream in catalog.streams { tables[stream.name] = try StreamTable(stream) }
+        let queue = queue
+        do {
+            try queue.read { db in
+                for name in tables.keys where try db.tableExists(name) {
+                    tables[name]!.leaveOut(fieldsOtherThan: Set(try db.columns(in: name).map(\.name)))
+                }
+            }
+        } catch { throw HistoryDatabase.explained(error, queue.path) }
         self.tables = tables
         histories = tables.mapValues { StreamHistory($0) }
         try read { db in
@@ -94,6 +102,7 @@ package final class HistoryReader: EventLog, Sendable {
         of stream: String, after sequence: Int64, upTo last: Int64, _ body: (PreparedBatch, Int64) throws -> Void
     ) throws {
         let table = try table(stream)
+        guard try read({ db in try db.tableExists(stream) }) else { return }
         let sql = "SELECT \(table.selectList) FROM \(table.name) WHERE _seq > ? AND _seq <= ? ORDER BY _seq LIMIT \(RowCollector.batchRows)"
         var position = sequence
         while true {
@@ -218,11 +227,30 @@ package final class HistoryReader: EventLog, Sendable {
         }
     }
 
+    /// The largest accepted event time of all streams; nil before any event.
+    package func latestEventTime() throws -> Int64? {
+        try read { db in
+            try madeTables(db).compactMap { table -> Int64? in
+                let known = try Row.fetchOne(
+                    db, sql: "SELECT max(last_time) AS time, max(last_sequence) AS number FROM weir_segments WHERE stream = ?",
+                    arguments: [table.stream.name])!
+                let time: Int64? = known["time"]
+                let number: Int64 = known["number"] ?? 0
+                let tail = try Int64.fetchOne(
+                    db, sql: "SELECT max(\(table.timeColumn)) FROM \(table.name) WHERE _seq > ?", arguments: [number])
+                return [time, tail].compactMap(\.self).max()
+            }.max()
+        }
+    }
+
+    /// Those of the streams that the history knows: code that is newer may have others.
+    private func madeTables(_ db: Database) throws -> [StreamTable] { try tables.values.filter { try db.tableExists($0.stream.name) } }
+
     package func latestSequence() throws -> Int64 {
         try read { db in
             // Events with the last numbers may have been erased.
             let erased = try Int64.fetchOne(db, sql: "SELECT max(last_sequence) FROM weir_erasures") ?? 0
-            return try tables.values.map { try Int64.fetchOne(db, sql: "SELECT max(_seq) FROM \($0.name)") ?? 0 }.reduce(erased, max)
+            return try madeTables(db).map { try Int64.fetchOne(db, sql: "SELECT max(_seq) FROM \($0.name)") ?? 0 }.reduce(erased, max)
         }
     }
 

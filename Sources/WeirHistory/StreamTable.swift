@@ -88,7 +88,15 @@ package struct StreamTable: Sendable {
         (["_seq", "_key_hash"] + fieldColumns).joined(separator: ", ")
     }
 
-    private var fieldColumns: [String] { stream.schema.fields.map { Self.quote($0.name) } }
+    /// Optional fields that the table has no columns for: code that is newer than the history reads it beside who writes to it.
+    private var missingFields: Set<String> = []
+
+    /// - Parameter known: the table's columns.
+    mutating func leaveOut(fieldsOtherThan known: Set<String>) {
+        missingFields = Set(stream.schema.fields.map(\.name).filter { !known.contains($0) })
+    }
+
+    private var fieldColumns: [String] { stream.schema.fields.map { missingFields.contains($0.name) ? "NULL" : Self.quote($0.name) } }
 
     /// What a segment is made of: `_seq`, `_ingest_time`, `_key_hash`, the keys, the fields.
     var segmentSQL: String {

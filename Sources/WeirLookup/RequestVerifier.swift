@@ -49,10 +49,16 @@ package final class RequestVerifier {
     private var known: [Entity: KnownRows] = [:]
     private var knownRows = 0
 
-    /// - Parameter history: over a connection that lookups do not wait for.
-    package init(_ lookups: LookupService, history: HistoryReader) {
+    /// Answers that were given by other definitions are checked, too: in the features that both have.
+    private let takesOtherDefinitions: Bool
+
+    /// - Parameters:
+    ///   - history: over a connection that lookups do not wait for.
+    ///   - takesOtherDefinitions: checks answers that were given by other definitions in the features that both have.
+    package init(_ lookups: LookupService, history: HistoryReader, takesOtherDefinitions: Bool = false) {
         self.lookups = lookups
         self.history = history
+        self.takesOtherDefinitions = takesOtherDefinitions
         worker = lookups.makeWorker()
     }
 
@@ -75,13 +81,58 @@ package final class RequestVerifier {
                 view: view, lookups.evaluation(view: view, of: features), key: key, shard: request.shards.first ?? nil, request)
         }
         if answerText(names, results) == record.answer { return .equal }
-        let served = try jsonMembers(Array(record.answer.utf8))
-        guard served.map(\.name) == names else { return .uncheckable(.changedDefinitions) }
-        return .differs(
-            zip(served, results).compactMap { served, result in
-                let (served, recomputed) = ((name: served.name, json: String(decoding: served.value, as: UTF8.self)), result.value.json)
-                return served.json == recomputed ? nil : Difference(name: served.name, served: served.json, recomputed: recomputed)
-            })
+        let served = try jsonMembers(Array(record.answer.utf8)).map { (name: $0.name, json: String(decoding: $0.value, as: UTF8.self)) }
+        guard takesOtherDefinitions || served.map(\.name) == names else { return .uncheckable(.changedDefinitions) }
+        let recomputed = Dictionary(uniqueKeysWithValues: zip(names, results))
+        let differences = served.compactMap { served -> Difference? in
+            guard let result = recomputed[served.name]?.value.json, result != served.json else { return nil }
+            return Difference(name: served.name, served: served.json, recomputed: result)
+        }
+        return differences.isEmpty ? .equal : .differs(differences)
+    }
+
+    /// Asks the online store what a logged request asked for, and checks its answer.
+    package func checkStore(_ record: RequestRecord) throws -> Verdict {
+        guard let request = try decode(record) else { return .uncheckable(.changedDefinitions) }
+        defer { worker.endBatch() }
+        switch request.subject {
+        case .service(let service, let decoded):
+            _ = try lookups.answer(service, decoded, asOf: request.asOf, session: request.session, worker)
+            return try check(
+                ServedRequest(
+                    .service(service, Array(record.request.utf8)), asOf: request.asOf.time, session: request.session,
+                    results: worker.results, shards: worker.joinShards))
+        case .view(let view, _, let key):
+            guard let key else { return .equal }
+            return try checkStore(view: view, key: key, asOf: request.asOf.time)
+        }
+    }
+
+    /// Asks the online store for all features of an entity, and checks its answer.
+    ///
+    /// - Parameter key: the canonical one.
+    package func checkStore(view: Int, key: String, asOf: EventTime) throws -> Verdict {
+        defer { worker.endBatch() }
+        let plan = lookups.catalog.views[view]
+        var results: [FeatureResult] = []
+        let bytes = Array(key.utf8)
+        let shard = try bytes.withUnsafeBytes { key in
+            try lookups.features(
+                view: view, lookups.evaluation(view: view, of: Array(plan.features.indices)), key: key, asOf: AsOf(asOf), worker
+            ) {
+                found, _ in
+                results = found
+            }
+            return try worker.reader.applied(key: key)
+        }
+        return try check(
+            ServedRequest(.view(plan, names: plan.features.map(\.name), key: key), asOf: asOf, results: results, shards: [shard]))
+    }
+
+    private func check(_ served: ServedRequest) throws -> Verdict {
+        // What the store has seen may be newer than what was known of the history.
+        try refresh()
+        return try check(served.record(now: 0))
     }
 
     // MARK: What was asked
@@ -105,7 +156,8 @@ package final class RequestVerifier {
         let joins: Int
         do {
             if let name = record.service {
-                guard let service = try? lookups.service(name), service.fingerprint == record.definitions else { return nil }
+                guard let service = try? lookups.service(name), takesOtherDefinitions || service.fingerprint == record.definitions
+                else { return nil }
                 let decoded = try lookups.decodeRequest(service, Array(record.request.utf8), worker)
                 subject = .service(service, decoded)
                 joins = service.joins.count
@@ -114,7 +166,9 @@ package final class RequestVerifier {
                 guard let view = lookups.catalog.views.firstIndex(where: { $0.name == record.view }) else { return nil }
                 let plan = lookups.catalog.views[view]
                 let features = try jsonMembers(Array(record.answer.utf8)).map { plan.feature(named: $0.name) }
-                guard plan.fingerprint == record.definitions, features.allSatisfy({ $0 != nil }) else { return nil }
+                guard takesOtherDefinitions || plan.fingerprint == record.definitions && features.allSatisfy({ $0 != nil }) else {
+                    return nil
+                }
                 let key = Array(record.request.utf8).withUnsafeBytes { jsonString($0) }
                 subject = .view(view, features: features.compactMap(\.self), key: key)
                 joins = 1

@@ -4,7 +4,7 @@ import WeirDefinitions
 import WeirRecords
 
 /// Sessions that the server holds: events pushed ahead of the lookups that will name the session. In memory, with a time to
-/// live since the last push; they do not survive a restart.
+/// live since the last push; they do not survive a restart, but a program hands them over to the one that the process becomes.
 package final class SessionStore: Sendable {
     package struct Entry: Sendable {
         package let stream: String
@@ -83,6 +83,35 @@ package final class SessionStore: Sendable {
             state.expire(now)
             return state.sessions[id]?.entries ?? []
         }
+    }
+
+    /// A session as it goes from one program to the next.
+    package struct HandedOver: Codable, Sendable {
+        package struct Push: Codable, Sendable {
+            package var stream: String
+            /// One event as JSON.
+            package var event: [UInt8]
+        }
+        package var id: String
+        package var pushes: [Push]
+        package var secondsLeft: Double
+    }
+
+    /// All sessions, in the order in which they end.
+    package func handOver(now: ContinuousClock.Instant = .now) -> [HandedOver] {
+        state.withLock { state in
+            state.expire(now)
+            return state.sessions.sorted { ($0.value.expiresAt, $0.key) < ($1.value.expiresAt, $1.key) }.map { id, session in
+                HandedOver(
+                    id: id, pushes: session.entries.map { .init(stream: $0.stream, event: $0.json) },
+                    secondsLeft: (session.expiresAt - now) / .seconds(1))
+            }
+        }
+    }
+
+    /// Takes a session that another program held.
+    package func take(_ session: HandedOver, _ entries: [Entry], now: ContinuousClock.Instant = .now) throws(LookupError) {
+        _ = try add(session.id, entries, now: now + .seconds(session.secondsLeft) - timeToLive)
     }
 
     package func drop(_ id: String) -> Bool {

@@ -137,6 +137,9 @@ final class LMDBEnvironment: @unchecked Sendable {
         }
     }
 
+    /// Gives back the places of readers that nobody uses.
+    func dropIdleReaders() { readers.withLock { $0.idle = [] } }
+
     /// Doubles the map; lookups wait for it. There must be no writing transaction.
     func grow() throws(LMDBError) {
         var info = MDB_envinfo()

@@ -81,6 +81,17 @@ package final class OnlineStore: ShardSet, Sendable {
         return names.filter { $0.hasPrefix("shard-") }.sorted().map { directory + "/" + $0 }
     }
 
+    /// nil where there is no store.
+    package static func shardCount(in directory: String) -> Int? {
+        let count = shardDirectories(directory).count
+        return count == 0 ? nil : count
+    }
+
+    /// Everything that a store's bytes depend on, as text.
+    package static func definition(of catalog: CatalogPlan, shards: Int) -> String {
+        (["shards \(shards)"] + catalog.streams.map(\.identityDefinition) + catalog.views.map(\.definition)).joined(separator: "\n")
+    }
+
     /// The definition that a store was built with; nil where there is no store, or none that is complete.
     package static func storedDefinition(in directory: String) throws -> String? {
         guard let shard = shardDirectories(directory).first else { return nil }
@@ -95,8 +106,7 @@ package final class OnlineStore: ShardSet, Sendable {
 
     /// Definitions other than those that the store was built with are refused, naming the difference and the way out.
     private func checkDefinitions(mayWrite: Bool) throws {
-        let definition = (["shards \(shardCount)"] + catalog.streams.map(\.identityDefinition) + catalog.views.map(\.definition))
-            .joined(separator: "\n")
+        let definition = Self.definition(of: catalog, shards: shardCount)
         for environment in environments {
             let reader = try environment.acquireReader()
             let stored = try definitionKey.withUnsafeBytes { try reader.get($0) }.map { String(decoding: $0, as: UTF8.self) }
@@ -106,7 +116,8 @@ package final class OnlineStore: ShardSet, Sendable {
                     throw OnlineStoreError(
                         "the definitions differ from those that the online store in \(directory) was built with:\n"
                             + definitionDifference(stored: stored, code: definition)
-                            + "\nway out: `weir rebuild` makes the online store anew from the history")
+                            + "\nway out: `weir apply` builds what is new from the history and switches to it; `weir rebuild` makes the online store anew"
+                    )
                 }
             } else if mayWrite {
                 let transaction = try environment.beginWrite()
@@ -220,6 +231,12 @@ package final class OnlineStore: ShardSet, Sendable {
         return OnlineStoreError(
             "the online store in \(directory) is damaged: \(error); `weir rebuild` makes it anew from the history, nothing is lost")
     }
+
+    /// Waits until the disk has every commit.
+    package func sync() throws { for environment in environments { try environment.sync() } }
+
+    /// Gives back readers' places, which the kernel takes from a process that ends, but not from one that becomes another program.
+    package func dropIdleReaders() { for environment in environments { environment.dropIdleReaders() } }
 
     package func states() throws -> [ShardState] { try withReader { try $0.states() } }
 

@@ -7,6 +7,11 @@ package struct DataDirectoryError: Error, CustomStringConvertible {
     package init(_ description: String) { self.description = description }
 }
 
+/// Another process writes to the store.
+package struct StoreIsBusy: Error, CustomStringConvertible {
+    package let description: String
+}
+
 /// The files of one store: `history.sqlite`, `online/`, `push/`, `lock`.
 package struct DataDirectory: Sendable {
     package let path: String
@@ -14,6 +19,10 @@ package struct DataDirectory: Sendable {
     package init(_ path: String) { self.path = path }
 
     package var online: String { path + "/online" }
+    /// An online store that is being made, to take the place of the one in use.
+    package var onlineNew: String { path + "/online.new" }
+    /// One whose place was taken.
+    package var onlineOld: String { path + "/online.old" }
     package var push: String { path + "/push" }
     package var historyPath: String { path + "/history.sqlite" }
 
@@ -32,7 +41,10 @@ package struct DataDirectory: Sendable {
     }
 
     /// Takes the writer's place; a second writer is refused. The kernel gives the lock back when the process ends, however it ends.
-    package func lock() throws -> WriterLock {
+    ///
+    /// - Parameter handedOver: the lock that an earlier program of this process had.
+    package func lock(handedOver: Int32? = nil) throws -> WriterLock {
+        if let handedOver { return WriterLock(descriptor: handedOver) }
         try create()
         let file = path + "/lock"
         let descriptor = open(file, O_RDWR | O_CREAT | O_CLOEXEC, 0o644)
@@ -42,14 +54,21 @@ package struct DataDirectory: Sendable {
             let count = max(0, pread(descriptor, &buffer, buffer.count, 0))
             close(descriptor)
             let owner = String(decoding: buffer[..<count], as: UTF8.self)
-            throw DataDirectoryError(
-                "another weir process\(owner.isEmpty ? "" : " (\(owner))") writes to \(path); stop it first, or use `weir serve` to read beside it"
+            throw StoreIsBusy(
+                description:
+                    "another weir process\(owner.isEmpty ? "" : " (\(owner))") writes to \(path); stop it first, or use `weir serve` to read beside it"
             )
         }
         let owner = "process \(getpid())"
         ftruncate(descriptor, 0)
         _ = owner.withCString { pwrite(descriptor, $0, strlen($0), 0) }
         return WriterLock(descriptor: descriptor)
+    }
+
+    /// The process that last took the writer's place; nil where none did.
+    package var writer: Int32? {
+        guard let text = try? String(contentsOfFile: path + "/lock", encoding: .utf8), text.hasPrefix("process ") else { return nil }
+        return Int32(text.dropFirst("process ".count))
     }
 
     /// For who reads for a while: as long as one does, no entity is erased beneath it.
@@ -83,6 +102,13 @@ package final class WriterLock: Sendable {
     private let descriptor: Int32
     fileprivate init(descriptor: Int32) { self.descriptor = descriptor }
     deinit { close(descriptor) }
+
+    /// For the program that this process becomes: a descriptor that holds the lock on.
+    package func handOver() throws -> Int32 {
+        let kept = fcntl(descriptor, F_DUPFD, 3)
+        guard kept >= 0 else { throw DataDirectoryError("cannot keep the store's lock: \(String(cString: strerror(errno)))") }
+        return kept
+    }
 }
 
 /// The right to read a data directory, or to keep readers away from it, until it is let go.

@@ -10,7 +10,7 @@ package final class StoreWriter: Sendable {
     package let store: OnlineStore
     package let pipeline: Pipeline
     package let reader: HistoryReader
-    private let lock: WriterLock
+    package let lock: WriterLock
     // Asked for positions before the pipeline starts; afterwards it belongs to the history thread.
     nonisolated(unsafe) package let history: HistoryWriter
 
@@ -31,10 +31,35 @@ package final class StoreWriter: Sendable {
         try finishErasures(directory, catalog, mapBytes: mapBytes, online: .repair, isInterrupted: true, report: report)
         history = try HistoryWriter(directory: directory.path, catalog: catalog, isSynced: isSynced, report: report)
         reader = try HistoryReader(directory: directory.path, catalog: catalog)
+        try Self.installBuild(directory, catalog, history, reader, mapBytes: mapBytes, report: report, progress: progress)
         store = try OnlineStore(
             directory: directory.online, catalog: catalog, shards: shards, mode: .write(isSynced: isSynced), mapBytes: mapBytes)
         pipeline = Pipeline(catalog: catalog, writer: history, store: store)
         try catchUp(progress)
+    }
+
+    /// Takes the online store that `weir apply` has made for these definitions, where the one in use is of others, or is missing.
+    private static func installBuild(
+        _ directory: DataDirectory, _ catalog: CatalogPlan, _ history: HistoryWriter, _ reader: HistoryReader, mapBytes: Int,
+        report: @escaping @Sendable (String) -> Void, progress: (Int64, Int64) -> Void
+    ) throws {
+        guard OnlineStoreBuild.isBegun(directory, catalog) else { return }
+        if let inUse = OnlineStore.shardCount(in: directory.online),
+            try OnlineStore.storedDefinition(in: directory.online) == OnlineStore.definition(of: catalog, shards: inUse)
+        {
+            return
+        }
+        do {
+            let last = history.latestSequence
+            let build = try OnlineStoreBuild(
+                directory: directory, catalog: catalog, shards: OnlineStore.shardCount(in: directory.onlineNew), isResumed: true,
+                mapBytes: mapBytes)
+            try build.catchUp(
+                reader, upTo: last, latestEventTime: history.latestEventTime ?? .min, watermarks: Pipeline.watermarks(catalog, history)
+            ) { progress($0, last) }
+        }
+        try OnlineStoreBuild.install(directory)
+        report("the online store that `weir apply` has made is in use")
     }
 
     /// Brings shards that are behind the history up to it.

@@ -62,10 +62,15 @@ package final class RESPConnectionHandler: ChannelDuplexHandler {
     /// When the server began to stop, and when the connection last had something to do then.
     private var stoppingSince: NIODeadline?
     private var busyAt = NIODeadline.distantPast
+    /// What an earlier program of this process knew of the connection.
+    private let handedOver: HandedOverPort.Connection?
+    /// Who takes the connection's socket as soon as it is between two commands; nil while nobody does.
+    private var collector: ConnectionCollector?
 
-    package init(server: ServerContext, loop: LoopState) {
+    package init(server: ServerContext, loop: LoopState, handedOver: HandedOverPort.Connection? = nil) {
         self.server = server
         self.loop = loop
+        self.handedOver = handedOver
         isEncrypted = server.configuration.tls == nil
     }
 
@@ -130,6 +135,9 @@ package final class RESPConnectionHandler: ChannelDuplexHandler {
         case is StopRequested:
             stoppingSince = .now()
             drain()
+        case let event as HandOverRequested:
+            collector = event.collector
+            handOver()
         case is TLSUserEvent: isEncrypted = true
         case let event as ChannelEvent where event == .inputClosed:
             isInputClosed = true
@@ -162,6 +170,7 @@ package final class RESPConnectionHandler: ChannelDuplexHandler {
             return
         }
         self.client = client
+        if let handedOver { take(handedOver, client) }
         parser.limits = client.isAuthenticated ? configuration.limits : .unauthenticated
         if server.isStopping.load(ordering: .relaxed) {
             stoppingSince = .now()
@@ -246,6 +255,47 @@ package final class RESPConnectionHandler: ChannelDuplexHandler {
         context.eventLoop.scheduleTask(in: RESPConnectionHandler.quiet) { bound.value.closeWhenQuiet() }
     }
 
+    // MARK: From one program to the next
+
+    /// Lets go of the socket for the program that the process becomes, once everything that has arrived is answered and the answers are
+    /// sent. What is still to be read waits in the socket.
+    private func handOver() {
+        guard let collector, let context, client != nil, phase == .serving, !isBlocked, !isInputClosed else { return }
+        flush()
+        let sent = context.eventLoop.makePromise(of: Void.self)
+        let bound = NIOLoopBound(self, eventLoop: context.eventLoop)
+        sent.futureResult.whenSuccess { _ in
+            let handler = bound.value
+            // Meanwhile more may have come, whose answers are still to be sent.
+            guard handler.phase == .serving, !handler.isBlocked, handler.writer.buffer.readableBytes == 0, let context = handler.context,
+                let client = handler.client
+            else { return handler.handOver() }
+            if let descriptor = keptDescriptor(of: context.channel) {
+                collector.take(
+                    HandedOverPort.Connection(
+                        descriptor: descriptor, version: client.version.rawValue, name: client.name, libraryName: client.libraryName,
+                        libraryVersion: client.libraryVersion, user: client.account?.user.name,
+                        unread: Array(handler.input.readableBytesView)))
+            }
+            handler.phase = .closing
+            context.close(promise: nil)
+        }
+        context.writeAndFlush(wrapOutboundOut(ByteBuffer()), promise: sent)
+    }
+
+    /// Goes on with what the earlier program knew.
+    private func take(_ handedOver: HandedOverPort.Connection, _ client: Client) {
+        client.version = RESPVersion(rawValue: handedOver.version) ?? .resp2
+        writer.version = client.version
+        client.name = handedOver.name
+        client.libraryName = handedOver.libraryName
+        client.libraryVersion = handedOver.libraryVersion
+        // One that is gone, or whose password changed with the program, has to be given again.
+        client.account = handedOver.user.flatMap { server.configuration.authenticator.account(named: $0) }
+        server.update(client.record)
+        input.writeBytes(handedOver.unread)
+    }
+
     // MARK: What is cut
 
     /// Closes at once, between two commands: replies that the client has not taken are lost.
@@ -302,6 +352,7 @@ package final class RESPConnectionHandler: ChannelDuplexHandler {
         busyAt = now
         process(now)
         flush()
+        if collector != nil { handOver() }
         if isReadWanted, !isBlocked, let context {
             isReadWanted = false
             context.read()

@@ -64,8 +64,10 @@ package final class RESPServer: Sendable {
     }
 
     /// Binds and starts to accept connections.
+    ///
+    /// - Parameter handedOver: what an earlier program of this process left: goes on with its sockets instead of binding.
     package static func start(
-        _ configuration: Configuration, backend: any FeatureBackend, logger: Logger
+        _ configuration: Configuration, backend: any FeatureBackend, logger: Logger, handedOver: HandedOverPort? = nil
     ) async throws(ServerError) -> RESPServer {
         guard configuration.threadCount > 0 else { throw ServerError("the server needs at least one thread") }
         guard (0...65_535).contains(configuration.port) else {
@@ -79,6 +81,16 @@ package final class RESPServer: Sendable {
         let loops = states
         context.startClocks()
         let connections = Connections()
+        @Sendable func initialize(_ channel: any Channel, _ handedOver: HandedOverPort.Connection?) -> EventLoopFuture<Void> {
+            channel.eventLoop.makeCompletedFuture {
+                if let tls = configuration.tls {
+                    try channel.pipeline.syncOperations.addHandler(NIOSSLServerHandler(context: tls.context))
+                }
+                guard let loop = loops[ObjectIdentifier(channel.eventLoop)] else { return }
+                try channel.pipeline.syncOperations.addHandler(RESPConnectionHandler(server: context, loop: loop, handedOver: handedOver))
+                connections.add(channel)
+            }
+        }
         let bootstrap = ServerBootstrap(group: group)
             .serverChannelInitializer { channel in
                 // Where the process has no file descriptors left, connections wait instead of costing all of the loop's time.
@@ -92,18 +104,22 @@ package final class RESPServer: Sendable {
             .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
             .childChannelOption(.allowRemoteHalfClosure, value: true)
             .childChannelOption(.writeBufferWaterMark, value: .init(low: 256 << 10, high: 1 << 20))
-            .childChannelInitializer { channel in
-                channel.eventLoop.makeCompletedFuture {
-                    if let tls = configuration.tls {
-                        try channel.pipeline.syncOperations.addHandler(NIOSSLServerHandler(context: tls.context))
-                    }
-                    guard let loop = loops[ObjectIdentifier(channel.eventLoop)] else { return }
-                    try channel.pipeline.syncOperations.addHandler(RESPConnectionHandler(server: context, loop: loop))
-                    connections.add(channel)
-                }
-            }
+            .childChannelInitializer { initialize($0, nil) }
         do {
-            let listener = try await bootstrap.bind(host: configuration.host, port: configuration.port).get()
+            let listener: any Channel
+            if let handedOver {
+                // Before others are accepted: who waited longest goes first.
+                for connection in handedOver.connections {
+                    _ = try? await ClientBootstrap(group: group)
+                        .channelOption(.allowRemoteHalfClosure, value: true)
+                        .channelOption(.writeBufferWaterMark, value: .init(low: 256 << 10, high: 1 << 20))
+                        .channelInitializer { initialize($0, connection) }
+                        .withConnectedSocket(connection.descriptor).get()
+                }
+                listener = try await bootstrap.withBoundSocket(handedOver.listener).get()
+            } else {
+                listener = try await bootstrap.bind(host: configuration.host, port: configuration.port).get()
+            }
             let port = listener.localAddress?.port ?? configuration.port
             context.port.store(port, ordering: .relaxed)
             return RESPServer(group: group, listener: listener, context: context, connections: connections, port: port)
@@ -127,6 +143,26 @@ package final class RESPServer: Sendable {
         // A reply that still comes must find its event loop.
         guard context.repliesAwaited.load(ordering: .acquiring) == 0 else { return }
         try? await group.shutdownGracefully()
+    }
+
+    /// Stops, and leaves the port to the program that this process becomes: every connection answers what has arrived, then its socket is
+    /// kept. Closed as by `stop` are those over TLS, whose keys are this program's, and those that are busy for longer than `limit`.
+    ///
+    /// - Returns: nil where the port cannot be kept; it is closed then.
+    package func handOver(limit: Duration = .seconds(2)) async -> HandedOverPort? {
+        let listener = listener
+        let kept = try? await listener.eventLoop.submit { keptDescriptor(of: listener) }.get()
+        guard let descriptor = kept, context.configuration.tls == nil else {
+            await stop()
+            return nil
+        }
+        try? await listener.close().get()
+        let collector = ConnectionCollector()
+        for channel in connections.open { channel.pipeline.fireUserInboundEventTriggered(HandOverRequested(collector: collector)) }
+        let deadline = ContinuousClock.now + limit
+        while !connections.open.isEmpty, ContinuousClock.now < deadline { try? await Task.sleep(for: .milliseconds(1)) }
+        await stop()
+        return HandedOverPort(listener: descriptor, connections: collector.connections)
     }
 
     /// Requests, latencies and connections.

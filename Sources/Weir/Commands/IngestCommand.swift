@@ -21,11 +21,13 @@ func streamPlan(_ name: String) throws -> any StreamPlan {
 }
 
 /// Opens the stores for writing, and says so where they have to catch up first.
-func openStoreWriter(_ data: DataOption, _ options: WriterOptions) throws -> StoreWriter {
+///
+/// - Parameter lock: the writer's lock, where the process has it.
+func openStoreWriter(_ data: DataOption, _ options: WriterOptions, lock: WriterLock? = nil) throws -> StoreWriter {
     let progress = ProgressReport("catching up")
     let writer = try StoreWriter(
         directory: data.directory, catalog: try App.plan(), shards: options.shards, isSynced: !options.isUnsynced,
-        mapBytes: options.mapBytes, report: { report("warning: \($0)") }
+        mapBytes: options.mapBytes, lock: lock, report: { report("warning: \($0)") }
     ) { progress.update($0, of: $1, unit: "events") }
     progress.finish()
     return writer

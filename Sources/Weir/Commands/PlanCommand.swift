@@ -4,6 +4,7 @@ import WeirAlgebra
 import WeirDefinitions
 import WeirHistory
 import WeirOnlineStore
+import WeirPipeline
 import WeirRecords
 
 struct PlanCommand: ParsableCommand {
@@ -21,17 +22,28 @@ struct PlanCommand: ParsableCommand {
         try data.directory.checkExists()
         let reading = try data.directory.lockForReading()
         defer { withExtendedLifetime(reading) {} }
-        let catalog = try App.plan()
-        let history = try HistoryReader(directory: data.directory.path, catalog: catalog)
+        let changes = try StoreChanges(data.directory, try App.plan())
+        print(json ? changes.json : changes.text)
+    }
+}
+
+/// What differs between the definitions in the code and a store, and what that takes.
+struct StoreChanges {
+    let definitions: DefinitionChanges
+    /// What a new online store is made from.
+    let events: Int
+
+    /// The caller has the readers' lock.
+    init(_ directory: DataDirectory, _ catalog: CatalogPlan) throws {
+        let history = try HistoryReader(directory: directory.path, catalog: catalog)
         let stored = try history.streamDefinitions()
-        let changes = DefinitionChanges(
-            online: try OnlineStore.storedDefinition(in: data.directory.online) ?? "", history: stored, catalog: catalog)
-        // What a rebuild reads.
-        let events = try catalog.streams.filter { stored[$0.name] != nil }.reduce(0) { try $0 + history.eventCount(stream: $1.name) }
-        print(json ? Self.json(changes, events: events) : Self.text(changes, events: events))
+        definitions = DefinitionChanges(
+            online: try OnlineStore.storedDefinition(in: directory.online) ?? "", history: stored, catalog: catalog)
+        events = try catalog.streams.filter { stored[$0.name] != nil }.reduce(0) { try $0 + history.eventCount(stream: $1.name) }
     }
 
-    private static func text(_ changes: DefinitionChanges, events: Int) -> String {
+    var text: String {
+        let changes = definitions
         var lines: [String] = []
         func add(_ what: String, _ list: [DefinitionChanges.Change]) {
             for change in list {
@@ -60,7 +72,8 @@ struct PlanCommand: ParsableCommand {
         case .fieldsAreAdded: lines.append("nothing is to be done: the history takes the new fields when `weir run` starts")
         case .rebuild:
             lines.append(
-                "to do: `weir rebuild` makes the online store anew from the history's \(events) events; the history stays as it is")
+                "to do: `weir apply` makes the online store anew from the history's \(events) events and switches to it; the history stays as it is"
+            )
         case .ingestAgain:
             lines.append(
                 "to do: the history cannot take this. Keep the old fields and views and make new fields optional, or ingest the events again into another --data directory"
@@ -69,7 +82,8 @@ struct PlanCommand: ParsableCommand {
         return lines.joined(separator: "\n")
     }
 
-    private static func json(_ changes: DefinitionChanges, events: Int) -> String {
+    var json: String {
+        let changes = definitions
         func list(_ changes: [DefinitionChanges.Change]) -> FeatureValue {
             .list(
                 changes.map { change in

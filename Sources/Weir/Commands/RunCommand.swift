@@ -66,13 +66,30 @@ final class Service: Sendable {
         kill(getpid(), SIGTERM)
     }
 
-    /// Starts both ports, says so, and serves until a signal comes.
+    /// How serving ended.
+    enum End {
+        case stopped
+        /// The process is to become the program that the request names.
+        case handedOver(HandoverRequest, port: HandedOverPort?, httpPort: Int)
+    }
+
+    /// What to do when another program is to take the process over.
+    struct HandoverOptions: Sendable {
+        /// Where requests for that are found.
+        var directory: DataDirectory
+        /// What the earlier program of this process left.
+        var taken: Handover?
+        /// Is called once, while lookups are still answered: stops everything that writes to the stores.
+        var stopWriting: @Sendable () throws -> Void
+    }
+
+    /// Starts both ports, says so, and serves until a signal comes, or a request to hand over.
     ///
     /// - Parameter metrics: what `/metrics` tells besides.
     func serve(
-        _ backend: ServerBackend, _ monitor: StoreMonitor, _ options: ServerOptions,
+        _ backend: ServerBackend, _ monitor: StoreMonitor, _ options: ServerOptions, handover: HandoverOptions? = nil,
         metrics: @escaping @Sendable () -> [MetricFamily] = { [] }
-    ) throws {
+    ) throws -> End {
         let logger = Logger(label: "weir") { StreamLogHandler.standardError(label: $0) }
         // Hummingbird gives each request a logger with metadata of its own, which other handlers put into words at once.
         let httpLogger = Logger(label: "weir.http") { _ in SwiftLogNoOpLogHandler() }
@@ -87,13 +104,14 @@ final class Service: Sendable {
         configuration.idleTimeout = options.security.idleTimeout > 0 ? .seconds(options.security.idleTimeout) : nil
         configuration.queueDelayMax = .milliseconds(options.security.queueDelay)
         let settings = configuration
-        let resp = try waiting { try await RESPServer.start(settings, backend: backend, logger: logger) }
+        let port = handover?.taken?.port
+        let resp = try waiting { try await RESPServer.start(settings, backend: backend, logger: logger, handedOver: port) }
         let http: HTTPServer
         do {
             http = try waiting {
                 var configuration = HTTPServer.Configuration()
                 configuration.host = options.bind
-                configuration.port = options.http
+                configuration.port = handover?.taken?.httpPort ?? options.http
                 configuration.authenticator = security.authenticator
                 configuration.tls = security.tls
                 return try await HTTPServer.start(
@@ -112,11 +130,30 @@ final class Service: Sendable {
         fflush(nil)
         let usersChanged: @Sendable () -> Void = { resp.usersChanged() }
         security.watch(usersChanged: usersChanged)
-        // Where there is nothing to read again, the end of the terminal is the end.
-        while waitForSignal() == SIGHUP, security.hasFiles { security.reload(usersChanged: usersChanged) }
-        try waiting {
-            await resp.stop()
-            await http.stop()
+        // Where it was refused, who asked is still to read that.
+        if let handover, handover.taken != nil, (try? HandoverRequest.read(from: handover.directory))?.refusal == nil {
+            HandoverRequest.remove(from: handover.directory)
+        }
+        while true {
+            switch waitForEvent(handover?.directory, logger) {
+            // Where there is nothing to read again, the end of the terminal is the end.
+            case .signal(SIGHUP) where security.hasFiles: security.reload(usersChanged: usersChanged)
+            case .signal:
+                try waiting {
+                    await resp.stop()
+                    await http.stop()
+                }
+                return .stopped
+            case .request(let request):
+                logger.notice("handing over to \(request.executable)")
+                try handover?.stopWriting()
+                let port = try waiting {
+                    let port = await resp.handOver()
+                    await http.stop()
+                    return port
+                }
+                return .handedOver(request, port: port, httpPort: http.port)
+            }
         }
     }
 
@@ -124,15 +161,43 @@ final class Service: Sendable {
         if let error = failure.withLock({ $0 }) { throw error }
     }
 
-    private func waitForSignal() -> Int32 {
+    private enum Event {
+        case signal(Int32)
+        case request(HandoverRequest)
+    }
+
+    private static let nanosecondsBetweenLooks = 200_000_000
+
+    /// - Parameter directory: where requests to hand over are looked for; nil for nowhere.
+    private func waitForEvent(_ directory: DataDirectory?, _ logger: Logger) -> Event {
         var signals = sigset_t()
         sigemptyset(&signals)
         sigaddset(&signals, SIGTERM)
         sigaddset(&signals, SIGINT)
         sigaddset(&signals, SIGHUP)
-        var signal: Int32 = 0
-        sigwait(&signals, &signal)
-        return signal
+        var isRefused = false
+        while true {
+            var time = timespec(tv_sec: 0, tv_nsec: Self.nanosecondsBetweenLooks)
+            let signal = sigtimedwait(&signals, nil, &time)
+            if signal > 0 { return .signal(signal) }
+            guard let directory else { continue }
+            do {
+                guard let request = try HandoverRequest.read(from: directory), request.refusal == nil else {
+                    isRefused = false
+                    continue
+                }
+                guard access(request.executable, X_OK) == 0 else {
+                    let refusal = "\(request.executable) cannot be run: \(String(cString: strerror(errno)))"
+                    try HandoverRequest(executable: request.executable, refusal: refusal).write(to: directory)
+                    continue
+                }
+                return .request(request)
+            } catch {
+                // Said once.
+                if !isRefused { logger.warning("\(error)") }
+                isRefused = true
+            }
+        }
     }
 
     /// Raises the limit of open files as far as the system lets us, and says how many connections that leaves room for.
@@ -188,7 +253,7 @@ struct ServeCommand: ParsableCommand {
         defer { withExtendedLifetime(reading) {} }
         let lookups = try openLookups(data, clock: server.clock, sessionSeconds: server.sessionTtl)
         let monitor = try StoreMonitor(directory: data.directory, lookups: lookups, lagMax: server.readyLag)
-        try service.serve(ServerBackend(lookups: lookups, pushLog: nil, executors: server.threads), monitor, server)
+        _ = try service.serve(ServerBackend(lookups: lookups, pushLog: nil, executors: server.threads), monitor, server)
     }
 }
 
@@ -314,7 +379,10 @@ struct RunCommand: ParsableCommand {
         Service.blockSignals()
         let service = Service()
         let catalog = try App.plan()
-        let writer = try openStoreWriter(data, writing)
+        let taken = try Handover.take()
+        // What asks for a handover that this process has not seen is of the past.
+        if taken == nil { HandoverRequest.remove(from: data.directory) }
+        let writer = try openStoreWriter(data, writing, lock: try taken.map { try data.directory.lock(handedOver: $0.lock) })
         let pushLog = try PushLog(directory: data.directory.push)
         let push = try PushIngest(
             log: pushLog, catalog: catalog, pipeline: writer.pipeline, history: writer.history,
@@ -344,28 +412,65 @@ struct RunCommand: ParsableCommand {
         let lookups = try LookupService(
             catalog: catalog, store: writer.store, history: writer.reader,
             sessions: SessionStore(timeToLive: .seconds(server.sessionTtl)), clock: lookupClock(server.clock))
+        for session in taken?.sessions ?? [] { try take(session, lookups) }
         let monitor = try StoreMonitor(
             directory: data.directory, lookups: lookups, pipeline: writer.pipeline, consumer: consumer, lagMax: server.readyLag)
         let requestLogger = try checks.requestLogger(data.directory, store: try writer.reader.storeID())
         let selfCheck = try checks.selfCheck(lookups, data.directory)
         requestLogger?.start()
         selfCheck?.start()
+        let (kafkaInput, kafkaOutputs) = (consumer, outputs)
+        @Sendable func stopWriting() throws {
+            kafkaInput?.stop()
+            defer { kafkaOutputs?.stop() }
+            try writer.pipeline.stop()
+        }
+        let handover = Service.HandoverOptions(directory: data.directory, taken: taken) {
+            // Pushes are logged on, and acknowledged: the next program takes them in.
+            push.stop()
+            try stopWriting()
+        }
         let served = Result {
             try service.serve(
-                ServerBackend(lookups: lookups, pushLog: pushLog, requestLogger: requestLogger, executors: server.threads), monitor, server
+                ServerBackend(lookups: lookups, pushLog: pushLog, requestLogger: requestLogger, executors: server.threads), monitor, server,
+                handover: handover
             ) { (requestLogger?.metricFamilies ?? []) + (selfCheck?.metricFamilies ?? []) }
         }
         selfCheck?.stop()
         requestLogger?.stop()
+        if case .success(.handedOver(let request, let port, let httpPort)) = served {
+            try service.throwFailure()
+            pushLog.stop()
+            writer.store.dropIdleReaders()
+            let handover = Handover(
+                port: port, httpPort: httpPort, sessions: lookups.sessions.handOver(), lock: try writer.lock.handOver())
+            do { try handover.become(request.executable, in: data.directory) } catch {
+                // Better the old program than none.
+                report("warning: \(error)")
+                try HandoverRequest(executable: request.executable, refusal: "\(error)").write(to: data.directory)
+                try handover.become("/proc/self/exe", in: data.directory)
+            }
+        }
         // What was acknowledged or read is taken in before the process ends.
         pushLog.stop()
         push.waitUntilDone()
-        consumer?.stop()
-        let stopped = Result { try writer.pipeline.stop() }
-        outputs?.stop()
-        try served.get()
+        let stopped = Result { try stopWriting() }
+        _ = try served.get()
         try service.throwFailure()
         try stopped.get()
+    }
+
+    /// Goes on with a session that an earlier program of this process held. What the definitions no longer take is said and left out.
+    private func take(_ session: SessionStore.HandedOver, _ lookups: LookupService) throws {
+        let entries = session.pushes.compactMap { push -> SessionStore.Entry? in
+            do throws(LookupError) {
+                return .init(stream: push.stream, json: push.event, batch: try lookups.decodeEvents(push.stream, [push.event]))
+            } catch {
+                report("warning: an event of a session is left out: \(error)")
+                return nil
+            }
+        }
+        try lookups.sessions.take(session, entries)
     }
 }
 

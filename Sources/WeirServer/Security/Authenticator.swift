@@ -87,6 +87,9 @@ package final class Authenticator: Sendable {
         state.withLock { $0.accounts[account.user.name] }.flatMap { $0.secret == account.secret ? $0 : nil }
     }
 
+    /// Of a client that an earlier program of this process has let in.
+    func account(named name: String) -> Account? { state.withLock { $0.accounts[name] } }
+
     package func hasUser(_ name: String) -> Bool { state.withLock { $0.accounts[name] != nil } }
 
     /// Decides, where that takes no slow hash; nil where it does.
