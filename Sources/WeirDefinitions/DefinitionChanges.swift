@@ -23,6 +23,8 @@ package struct DefinitionChanges: Sendable {
         case fieldsAreAdded = "fields are added"
         /// The online store has to be made anew from the history.
         case rebuild
+        /// So has it, and before that the history's rows get their keys in other views.
+        case rekey
         /// The history has not what the definitions need: events have to be ingested again.
         case ingestAgain = "ingest again"
     }
@@ -43,7 +45,7 @@ package struct DefinitionChanges: Sendable {
             }
             if stored == stream.definition { continue }
             streams.append(Change(kind: .changed, name: stream.name, stored: stored, code: stream.definition))
-            raise(stream.onlyAddsOptionalFields(to: stored) ? .fieldsAreAdded : .ingestAgain)
+            raise(stream.canFollow(stored) ? stream.hasOtherViews(than: stored) ? .rekey : .fieldsAreAdded : .ingestAgain)
         }
         for name in history.keys.sorted() where catalog.stream(named: name) == nil {
             streams.append(Change(kind: .removed, name: name, stored: history[name], code: nil))
@@ -70,7 +72,7 @@ package struct DefinitionChanges: Sendable {
     }
 
     private mutating func raise(_ new: Consequence) {
-        let order: [Consequence] = [.none, .fieldsAreAdded, .rebuild, .ingestAgain]
+        let order: [Consequence] = [.none, .fieldsAreAdded, .rebuild, .rekey, .ingestAgain]
         if order.firstIndex(of: new)! > order.firstIndex(of: consequence)! { consequence = new }
     }
 

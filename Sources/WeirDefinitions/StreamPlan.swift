@@ -75,7 +75,7 @@ extension StreamPlan {
         var lines = ["stream \(name)" + (hasIDs ? "" : " without ids")]
         lines += schema.fields.map { "  \($0.name): \($0.type.rawValue)\($0.isOptional ? "?" : "")" }
         // An event's identity includes its keys in all views.
-        lines.append("  views: " + views.map(\.name).joined(separator: ", "))
+        lines.append(viewsPrefix + views.map(\.name).joined(separator: ", "))
         return lines.joined(separator: "\n")
     }
 
@@ -83,17 +83,29 @@ extension StreamPlan {
 
     /// What the online store depends on: fields that no view reads are none of it.
     package var identityDefinition: String {
-        definition.split(separator: "\n").filter { $0.hasPrefix("stream ") || $0.hasPrefix("  views: ") }.joined(separator: "\n")
+        definition.split(separator: "\n").filter { $0.hasPrefix("stream ") || $0.hasPrefix(viewsPrefix) }.joined(separator: "\n")
     }
 
-    /// Whether a stored definition is this one without some optional fields.
-    package func onlyAddsOptionalFields(to stored: String) -> Bool {
-        let old = stored.split(separator: "\n")
-        let new = definition.split(separator: "\n")
+    /// Whether a history that was made with a stored definition can go on with this one: it is the same but for new optional fields, and
+    /// for other views.
+    package func canFollow(_ stored: String) -> Bool {
+        let old = stored.split(separator: "\n").filter { !$0.hasPrefix(viewsPrefix) }
+        let new = definition.split(separator: "\n").filter { !$0.hasPrefix(viewsPrefix) }
         return old.allSatisfy(new.contains) && new.allSatisfy { old.contains($0) || $0.hasSuffix("?") }
     }
 
+    /// Whether a stored definition has other views, or the same in another order.
+    package func hasOtherViews(than stored: String) -> Bool { streamViewNames(ofDefinition: stored) != views.map(\.name) }
+
     package func viewIndex(_ name: String) -> Int? { views.firstIndex { $0.name == name } }
+}
+
+private let viewsPrefix = "  views: "
+
+/// The views that a stream's definition names.
+package func streamViewNames(ofDefinition definition: String) -> [String] {
+    definition.split(separator: "\n").first { $0.hasPrefix(viewsPrefix) }?.dropFirst(viewsPrefix.count)
+        .split(separator: ", ").map(String.init) ?? []
 }
 
 final class TypedStream<E: Event>: StreamPlan {
@@ -210,7 +222,9 @@ extension PreparedBatch {
         return found
     }
 
-    fileprivate mutating func hashKeys() {
+    /// Makes `keyHashes` from the keys of all views.
+    package mutating func hashKeys() {
+        keyHashes.removeAll()
         keyHashes.reserveCapacity(times.count)
         let keys = views.map(\.keys)
         withUnsafeTemporaryAllocation(byteCount: keys.count * (4 + Limits.keyBytesMax), alignment: 8) { bytes in

@@ -24,7 +24,7 @@ package final class HistoryReader: EventLog, Sendable {
         do {
             try queue.read { db in
                 for name in tables.keys where try db.tableExists(name) {
-                    tables[name]!.leaveOut(fieldsOtherThan: Set(try db.columns(in: name).map(\.name)))
+                    tables[name]!.leaveOut(columnsOtherThan: Set(try db.columns(in: name).map(\.name)))
                 }
             }
         } catch { throw HistoryDatabase.explained(error, queue.path) }
@@ -303,6 +303,14 @@ package final class HistoryReader: EventLog, Sendable {
     /// Into how many segments the stream's log was cut so far.
     package func segmentCount(stream: String) throws -> Int {
         try read { db in try Int.fetchOne(db, sql: "SELECT count(*) FROM weir_segments WHERE stream = ?", arguments: [stream]) ?? 0 }
+    }
+
+    /// Whether the history's rows have their keys in a view: not where the view is new to it.
+    package func hasKeys(of view: ViewPlan) throws -> Bool {
+        try read { db in
+            try db.tableExists(view.stream)
+                && db.columns(in: view.stream).contains { StreamTable.quote($0.name) == StreamTable.keyColumn(view) }
+        }
     }
 
     package func eventCount(stream: String) throws -> Int {

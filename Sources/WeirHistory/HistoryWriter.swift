@@ -74,7 +74,7 @@ package final class HistoryWriter {
             for stream in streams {
                 let table = tables[stream.name]!
                 try table.create(db)
-                try Self.checkDefinition(db, table)
+                try Self.checkDefinition(db, table, report)
                 lastSequence = max(lastSequence, try Int64.fetchOne(db, sql: "SELECT max(_seq) FROM \(table.name)") ?? 0)
                 restored[stream.name] = try Self.restored(histories[stream.name]!, db)
             }
@@ -180,13 +180,14 @@ package final class HistoryWriter {
             sources: sources, nextDue: nextDue)
     }
 
-    /// The history keeps a stream's fields as typed columns. Events may gain optional fields; other changes are refused.
-    private static func checkDefinition(_ db: Database, _ table: StreamTable) throws {
+    /// The history keeps a stream's fields as typed columns. Events may gain optional fields, and streams other views; other changes are
+    /// refused.
+    private static func checkDefinition(_ db: Database, _ table: StreamTable, _ report: (String) -> Void) throws {
         let stream = table.stream
         let recorded = try String.fetchOne(
             db, sql: "SELECT definition FROM weir_definitions WHERE kind = 'stream' AND name = ?", arguments: [stream.name])
         if let recorded, recorded != stream.definition {
-            guard stream.onlyAddsOptionalFields(to: recorded) else {
+            guard stream.canFollow(recorded) else {
                 throw HistoryError(
                     "stream '\(stream.name)' differs from the one that the history was made with:\n"
                         + definitionDifference(stored: recorded, code: stream.definition)
@@ -194,6 +195,12 @@ package final class HistoryWriter {
                 )
             }
             try table.addMissingColumns(db)
+            if stream.hasOtherViews(than: recorded) {
+                report("the rows of '\(stream.name)' get their keys in its views anew")
+                try Rekeying(table, db).run(stored: recorded) { done in
+                    if done % 1_000_000 < RowCollector.batchRows, done > RowCollector.batchRows { report("\(done) rows have theirs") }
+                }
+            }
         }
         try db.execute(
             sql: """

@@ -88,25 +88,30 @@ package struct StreamTable: Sendable {
         (["_seq", "_key_hash"] + fieldColumns).joined(separator: ", ")
     }
 
-    /// Optional fields that the table has no columns for: code that is newer than the history reads it beside who writes to it.
-    private var missingFields: Set<String> = []
+    /// Columns that the table has not: of optional fields and views that are new. Code that is newer than the history reads it beside who
+    /// writes to it.
+    private var missing: Set<String> = []
 
     /// - Parameter known: the table's columns.
-    mutating func leaveOut(fieldsOtherThan known: Set<String>) {
-        missingFields = Set(stream.schema.fields.map(\.name).filter { !known.contains($0) })
+    mutating func leaveOut(columnsOtherThan known: Set<String>) {
+        let known = Set(known.map(Self.quote))
+        missing = Set(stream.schema.fields.map { Self.quote($0.name) } + stream.views.map(Self.keyColumn)).subtracting(known)
     }
 
-    private var fieldColumns: [String] { stream.schema.fields.map { missingFields.contains($0.name) ? "NULL" : Self.quote($0.name) } }
+    private func selected(_ column: String) -> String { missing.contains(column) ? "NULL" : column }
+
+    private var fieldColumns: [String] { stream.schema.fields.map { selected(Self.quote($0.name)) } }
+    private var keyColumns: [String] { stream.views.map { selected(Self.keyColumn($0)) } }
 
     /// What a segment is made of: `_seq`, `_ingest_time`, `_key_hash`, the keys, the fields.
     var segmentSQL: String {
-        let columns = ["_seq", "_ingest_time", "_key_hash"] + stream.views.map(Self.keyColumn) + fieldColumns
+        let columns = ["_seq", "_ingest_time", "_key_hash"] + keyColumns + fieldColumns
         return "SELECT \(columns.joined(separator: ", ")) FROM \(name) WHERE _seq > ? ORDER BY _seq LIMIT ?"
     }
 
     /// What the tail's index is made of: `_seq`, event time, `_key_hash`, the id (or null), the keys.
     var tailSQL: String {
-        let columns = ["_seq", timeColumn, "_key_hash", idColumn ?? "NULL"] + stream.views.map(Self.keyColumn)
+        let columns = ["_seq", timeColumn, "_key_hash", idColumn ?? "NULL"] + keyColumns
         return "SELECT \(columns.joined(separator: ", ")) FROM \(name) WHERE _seq > ? ORDER BY _seq"
     }
 

@@ -71,6 +71,14 @@ package struct DataDirectory: Sendable {
         return Int32(text.dropFirst("process ".count))
     }
 
+    /// Whether a process has the writer's place.
+    package var isLocked: Bool {
+        let descriptor = open(path + "/lock", O_RDWR | O_CLOEXEC)
+        guard descriptor >= 0 else { return false }
+        defer { close(descriptor) }
+        return flock(descriptor, LOCK_EX | LOCK_NB) != 0
+    }
+
     /// For who reads for a while: as long as one does, no entity is erased beneath it.
     package func lockForReading() throws -> ReaderLock {
         try lockReaders(

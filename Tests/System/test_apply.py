@@ -220,3 +220,112 @@ def test_new_feature_under_load(shops, tmp_path):
     # The old program is refused now.
     refused = run(shops["shop"], "run", "--data", data, "--port", "0", "--http", "0", check=False)
     assert refused.returncode == 1 and "definitions differ" in refused.stderr
+
+
+def ask(client, spine) -> list[dict]:
+    return [client.execute_command("FEATURES.GET", "offer", json.dumps({"household": h, "cart_value": c}), "AT", format_time(t)) for h, c, t in spine]
+
+
+def right(answers, spine, truth: Truth) -> list:
+    """What differs, in the features that the answers have and the truth knows."""
+    wrong = []
+    for entry, answer in zip(spine, answers):
+        expected = truth.offer(*entry)
+        wrong += [(entry, name, value, expected[name]) for name, value in answer.items() if name in expected and value != expected[name]]
+    return wrong
+
+
+def test_killed_and_gone_on_with(shops, tmp_path):
+    """Killed while it builds, between the renames, and while the server becomes the new program: each time the next one goes on."""
+    rng = seeded("apply killed")
+    rows = read_rows(SLICE)
+    data = tmp_path / "data"
+    write_rows(tmp_path / "all.csv", rows)
+    run(shops["shop"], "ingest", "purchases", tmp_path / "all.csv", "--data", data)
+    spine = spine_of(rows, rng, 300)
+    truth = Truth(rows)
+
+    def killed(binary, *arguments, at):
+        done = run(binary, *arguments, "--data", data, check=False, env={**os.environ, "WEIR_CRASH_AT": at})
+        assert done.returncode == -9, f"{at}: {done.returncode} {done.stdout} {done.stderr}"
+    killed(shops["shop-90d"], "apply", at="build-committed:1")
+    # The old program knows nothing of it.
+    with Server(data, "--clock", "event", binary=shops["shop"]) as server:
+        assert not right(ask(connect(server.port), spine), spine, truth)
+    killed(shops["shop-90d"], "apply", at="rebuild-moved:1")
+    assert not (data / "online").exists() and (data / "online.new").exists()
+    with Server(data, "--clock", "event", binary=shops["shop-90d"]) as server:
+        answers = ask(connect(server.port), spine)
+        assert len(answers[0]) == 7 and not right(answers, spine, truth)
+    assert not (data / "online.new").exists() and not (data / "online.old").exists()
+    # Back to the old definitions, and forward again; the server dies on the way.
+    with Server(data, "--clock", "event", binary=shops["shop-90d"], environment={"WEIR_CRASH_AT": "rebuild-moved:1"}) as server:
+        done = run(shops["shop"], "apply", "--data", data, check=False)
+        assert done.returncode == 1 and "ended while it handed over" in done.stderr, done.stdout + done.stderr
+        assert server.process.wait(timeout=20) == -9
+    with Server(data, "--clock", "event", binary=shops["shop"]) as server:
+        answers = ask(connect(server.port), spine)
+        assert len(answers[0]) == 5 and not right(answers, spine, truth)
+
+
+def test_changed_closure(shops, tmp_path):
+    """Another filter under the same definition: logged requests tell."""
+    rng = seeded("closure")
+    rows = read_rows(SLICE)
+    data = tmp_path / "data"
+    write_rows(tmp_path / "all.csv", rows)
+    run(shops["shop"], "ingest", "purchases", tmp_path / "all.csv", "--data", data)
+    spine = spine_of(rows, rng, 200)
+    with Server(data, "--clock", "event", "--log-requests", "1", binary=shops["shop"]) as server:
+        before = ask(connect(server.port), spine)
+    refused = run(shops["shop-closure"], "apply", "--data", data, check=False)
+    assert refused.returncode == 1 and "changed: spend.grocery_7d has the same definition" in refused.stdout, refused.stdout + refused.stderr
+    assert "spend_28d" not in refused.stdout.split("changed:", 1)[1].split("checked:")[0]
+    with Server(data, "--clock", "event", binary=shops["shop"]) as server:
+        assert ask(connect(server.port), spine) == before
+    assert "switched" in run(shops["shop-closure"], "apply", "--accept-changes", "--data", data).stdout
+    with Server(data, "--clock", "event", binary=shops["shop-closure"]) as server:
+        after = ask(connect(server.port), spine)
+        assert all(a["spend_28d"] == b["spend_28d"] for a, b in zip(after, before)) and any(a["grocery_7d"] != b["grocery_7d"] for a, b in zip(after, before))
+
+
+def test_new_view(shops, tmp_path):
+    """A view of other keys: the history's rows get keys and identities in it, so that copies stay copies; and the way back."""
+    rng = seeded("new view")
+    rows = read_rows(SLICE)[:12_000]
+    data = tmp_path / "data"
+    write_rows(tmp_path / "some.csv", rows[:9_000])
+    write_rows(tmp_path / "all.csv", rows)
+    run(shops["shop"], "ingest", "purchases", tmp_path / "some.csv", "--data", data)
+    run(shops["shop-stores"], "ingest", "purchases", tmp_path / "all.csv", "--data", tmp_path / "fresh")
+    with Server(data, "--clock", "event", binary=shops["shop"]) as server:
+        client = connect(server.port)
+        client.execute_command("EVENTS.ADD", "purchases", *map(as_json, rows[9_000:9_500]))
+        plan = run(shops["shop-stores"], "plan", "--data", data).stdout
+        assert "+ view stores" in plan and "get their keys" in plan, plan
+        done = run(shops["shop-stores"], "apply", "--data", data)
+        assert "switched" in done.stdout and "not checked: new views: stores" in done.stdout, done.stdout
+        # Those that are known already count once.
+        for start in range(8_000, 12_000, 500):
+            client.execute_command("EVENTS.ADD", "purchases", *map(as_json, rows[start:start + 500]))
+        wait_for(lambda: history_count(data) == len(rows))
+        wait_applied(data, binary=shops["shop-stores"])
+        assert history_count(data) == len(rows)
+        spine = [dict(household=int(row["household"]), cart_value=5.0, store=int(row["store"]), event_timestamp=row["event_time"])
+                 for row in rng.choices(rows, k=300)]
+        got = [client.execute_command("FEATURES.GET", "offer", json.dumps({k: v for k, v in entry.items() if k != "event_timestamp"}), "AT",
+                                      entry["event_timestamp"]) for entry in spine]
+    with Server(tmp_path / "fresh", "--clock", "event", binary=shops["shop-stores"]) as server:
+        client = connect(server.port)
+        assert got == [client.execute_command("FEATURES.GET", "offer", json.dumps({k: v for k, v in entry.items() if k != "event_timestamp"}), "AT",
+                                              entry["event_timestamp"]) for entry in spine]
+    write_rows(tmp_path / "spine.csv", spine, ["household", "cart_value", "store", "event_timestamp"])
+    for name in ("data", "fresh"):
+        run(shops["shop-stores"], "export", "offer", "--spine", tmp_path / "spine.csv", "--out", tmp_path / f"{name}.csv", "--data", tmp_path / name)
+    assert (tmp_path / "data.csv").read_bytes() == (tmp_path / "fresh.csv").read_bytes()
+    # Back: nothing names a store's key any more, and copies stay copies.
+    assert "switched" in run(shops["shop"], "apply", "--data", data).stdout
+    run(shops["shop"], "ingest", "purchases", tmp_path / "all.csv", "--data", data)
+    assert history_count(data) == len(rows)
+    columns = subprocess.run(["sqlite3", data / "history.sqlite", "select name from pragma_table_info('purchases')"], capture_output=True, text=True).stdout
+    assert "_key_spend" in columns and "_key_stores" not in columns

@@ -136,9 +136,9 @@ def test_plan(store, tmp_path):
     assert weir("plan", "--data", store / "data").stdout == "nothing differs\n"
     done = subprocess.run([LIVE, "plan", "--data", store / "data"], check=True, capture_output=True, text=True)
     assert "~ stream purchases" in done.stdout and "- view household_spend" in done.stdout and "+ view live_stores" in done.stdout
-    assert "to do: the history cannot take this" in done.stdout
+    assert "to do: `weir apply`" in done.stdout and "get their keys" in done.stdout
     done = subprocess.run([LIVE, "plan", "--json", "--data", store / "data"], check=True, capture_output=True, text=True)
-    assert json.loads(done.stdout)["consequence"] == "ingest again"
+    assert json.loads(done.stdout)["consequence"] == "rekey"
     assert weir("plan", "--data", store / "data").stdout == "nothing differs\n"
 
 

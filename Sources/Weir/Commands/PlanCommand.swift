@@ -74,9 +74,13 @@ struct StoreChanges {
             lines.append(
                 "to do: `weir apply` makes the online store anew from the history's \(events) events and switches to it; the history stays as it is"
             )
+        case .rekey:
+            lines.append(
+                "to do: `weir apply` makes the online store anew from the history's \(events) events and switches to it. The history's rows then get their keys in its views: lookups wait for as long as that takes"
+            )
         case .ingestAgain:
             lines.append(
-                "to do: the history cannot take this. Keep the old fields and views and make new fields optional, or ingest the events again into another --data directory"
+                "to do: the history cannot take this. Keep the old fields and make new fields optional, or ingest the events again into another --data directory"
             )
         }
         return lines.joined(separator: "\n")
