@@ -70,7 +70,8 @@ struct WeirCommand: ParsableCommand {
             """,
         subcommands: [
             RunCommand.self, ServeCommand.self, IngestCommand.self, ProduceCommand.self, GetCommand.self, ExportCommand.self,
-            PlanCommand.self, ApplyCommand.self, RebuildCommand.self, DeadLettersCommand.self, StatsCommand.self, VerifyCommand.self, BackupCommand.self,
+            PlanCommand.self, ApplyCommand.self, RebuildCommand.self, DeadLettersCommand.self, StatsCommand.self, VerifyCommand.self,
+            BackupCommand.self,
             ForgetCommand.self,
             HashPasswordCommand.self,
         ])

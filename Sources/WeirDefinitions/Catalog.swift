@@ -39,7 +39,8 @@ package struct CatalogPlan: Sendable {
         for case .view(let type) in catalog.items {
             let plan = try addView(type, to: &builders)
             if views.contains(where: { $0.name == plan.name }) {
-                throw DefinitionError("two feature views are named '\(plan.name)'; give one a `static let name`")
+                throw DefinitionError(
+                    "two feature views are named '\(plan.name)'; give one a `static let name`, or another `static let revision`")
             }
             views.append(plan)
         }
@@ -60,6 +61,15 @@ package struct CatalogPlan: Sendable {
 
     package func stream(named name: String) -> (any StreamPlan)? { streams.first { $0.name == name } }
     package func view(named name: String) -> ViewPlan? { views.first { $0.name == name } }
+
+    /// The view that a client names: `spend` for the latest revision, `spend@2` for a certain one.
+    package func viewNumber(_ name: some StringProtocol) -> Int? {
+        if let at = name.lastIndex(of: "@") {
+            guard let revision = Int(name[name.index(after: at)...]) else { return nil }
+            return views.firstIndex { $0.baseName == name[..<at] && $0.revision == revision }
+        }
+        return views.indices.filter { views[$0].baseName == name }.max { views[$0].revision < views[$1].revision }
+    }
     package func service(named name: String) -> ServicePlan? { services.first { $0.name == name } }
 }
 
@@ -78,6 +88,7 @@ private final class StreamBuilder<E: Event>: StreamBuilding {
 }
 
 private func addView<V: FeatureView>(_: V.Type, to builders: inout [any StreamBuilding]) throws(DefinitionError) -> ViewPlan {
+    guard V.revision >= 1 else { throw DefinitionError("view \(V.name): its revision is \(V.revision); revisions begin with 1") }
     guard isWireName(V.name) else {
         throw DefinitionError("view \(V.self): '\(V.name)' is no wire name; use lower-case letters, digits and _")
     }

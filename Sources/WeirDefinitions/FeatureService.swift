@@ -45,7 +45,7 @@ public struct Join<View: FeatureView, Request: Codable & Sendable>: Sendable {
 
     /// - Parameter on: the entity's key; nil gives empty values.
     public init(_: View.Type, on key: @escaping @Sendable (Request) -> View.Subject.ID?) {
-        node = JoinNode(viewName: View.name, viewType: View.self) { request in key(request as! Request)?.keyText }
+        node = JoinNode(viewName: View.storedName, viewType: View.self) { request in key(request as! Request)?.keyText }
     }
 
     public subscript<Value>(

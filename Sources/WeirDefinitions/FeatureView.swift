@@ -19,6 +19,13 @@ public protocol FeatureView: Sendable {
     /// The view's wire name; by default the snake_case of the type's name.
     static var name: String { get }
 
+    /// Tells definitions of the view apart that look the same: raise it when something inside of a closure changes (a filter, the key, a
+    /// computed property, a derived feature), and the store is built anew. 1 by default, at least 1.
+    ///
+    /// Two views of the same name and different revisions are two views, side by side: clients name one as `view@2`. The name alone is the
+    /// latest revision's.
+    static var revision: Int { get }
+
     /// Which entity an event is about; nil where it is about none, and then the view does not see it.
     static func key(of event: Source) -> Subject.ID?
 
@@ -34,9 +41,13 @@ public protocol FeatureView: Sendable {
 
 extension FeatureView {
     public static var name: String { wireName(String(describing: Self.self)) }
+    public static var revision: Int { 1 }
     public static var closedWindows: ClosedWindows? { nil }
     public static var updatesTopic: String? { nil }
     public typealias Aggregate = Aggregations<Source>
+
+    /// What the stores name the view by.
+    static var storedName: String { revision == 1 ? name : "\(name)@\(revision)" }
 }
 
 /// A definition that cannot work, found at start: which one, what is wrong, what would be right.

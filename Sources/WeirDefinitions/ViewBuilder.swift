@@ -81,11 +81,12 @@ struct TypedView<Source: Event>: Sendable {
             if let key = V.key(of: event) { append(key, to: &keys) } else { keys.appendNull() }
         }
         plan = ViewPlan(
-            name: V.name, entity: entity, joinKeys: joinKeys, keyTypeName: V.Subject.ID.keyTypeName, stream: Source.stream,
+            name: V.storedName, baseName: V.name, revision: V.revision, entity: entity, joinKeys: joinKeys,
+            keyTypeName: V.Subject.ID.keyTypeName, stream: Source.stream,
             columns: columns.map { .init(signature: $0.signature, type: $0.type) }, filterCount: filters.count,
             slots: slots, windows: windows, features: features,
             closedWindows: try V.closedWindows.map { policy throws(DefinitionError) in
-                try ClosedWindowPlan(policy, view: V.name, windows: windows)
+                try ClosedWindowPlan(policy, view: V.storedName, windows: windows)
             }, updatesTopic: V.updatesTopic,
             keyForm: V.Subject.ID.self == String.self
                 ? .text : V.Subject.ID.self == Int.self || V.Subject.ID.self == Int64.self ? .integer : .other,

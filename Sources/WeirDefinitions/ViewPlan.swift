@@ -34,7 +34,11 @@ package final class ViewPlan: Sendable {
         package let signature: String
     }
 
+    /// `spend`; of a later revision `spend@2`.
     package let name: String
+    /// `spend`.
+    package let baseName: String
+    package let revision: Int
     package let entity: String
     /// One for the whole key, or one for each of its parts.
     package let joinKeys: [String]
@@ -64,11 +68,14 @@ package final class ViewPlan: Sendable {
     }
 
     package init(
-        name: String, entity: String, joinKeys: [String]? = nil, keyTypeName: String, stream: String, columns: [Column], filterCount: Int,
+        name: String, baseName: String? = nil, revision: Int = 1, entity: String, joinKeys: [String]? = nil, keyTypeName: String,
+        stream: String, columns: [Column], filterCount: Int,
         slots: [Slot], windows: [Window], features: [Feature], closedWindows: ClosedWindowPlan?, updatesTopic: String?,
         keyForm: KeyForm, canonicalKey: @escaping @Sendable (String) -> String?
     ) {
         self.name = name
+        self.baseName = baseName ?? name
+        self.revision = revision
         self.entity = entity
         self.joinKeys = joinKeys ?? [entity]
         self.keyTypeName = keyTypeName

@@ -130,6 +130,32 @@ package final class HistoryReader: EventLog, Sendable {
         }
     }
 
+    /// Events of a stream by their numbers, as this code reads them; erased ones are missing.
+    ///
+    /// - Returns: nil where it has none of them.
+    package func events(of stream: String, numbers: [Int64]) throws -> PreparedBatch? {
+        let table = try table(stream)
+        guard try read({ db in try db.tableExists(stream) }) else { return nil }
+        let records = try read { db in
+            let statement = try db.cachedStatement(
+                sql: "SELECT \(table.selectList) FROM \(table.name) WHERE _seq IN (SELECT value FROM json_each(?)) ORDER BY _seq")
+            try statement.setArguments(["[" + numbers.map(String.init).joined(separator: ",") + "]"])
+            let handle = statement.sqliteStatement
+            defer { sqlite3_reset(handle) }
+            var batch: PreparedBatch?
+            var collector = RowCollector(table: table, view: nil) { batch = $0 }
+            while true {
+                let code = sqlite3_step(handle)
+                if code == SQLITE_DONE { break }
+                guard code == SQLITE_ROW else { throw HistoryDatabase.failure(code, "reading", db) }
+                try collector.append(handle)
+            }
+            try collector.finish()
+            return batch
+        }
+        return records
+    }
+
     package struct DeadLetter: Sendable {
         package let number: Int64
         package let stream: String

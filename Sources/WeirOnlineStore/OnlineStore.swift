@@ -15,6 +15,7 @@ package struct OnlineStoreError: Error, CustomStringConvertible {
 
 private let stateKey = StoreKey.meta("state")
 private let definitionKey = StoreKey.meta("definition")
+private let samplesKey = StoreKey.meta("samples")
 
 /// The online store: one LMDB environment a shard, each with one writing thread and any number of readers, in this and in
 /// other processes.
@@ -94,13 +95,22 @@ package final class OnlineStore: ShardSet, Sendable {
 
     /// The definition that a store was built with; nil where there is no store, or none that is complete.
     package static func storedDefinition(in directory: String) throws -> String? {
+        try stored(definitionKey, in: directory).map { String(decoding: $0, as: UTF8.self) }
+    }
+
+    /// What those definitions made of some events; nil where that was not kept.
+    package static func samples(in directory: String) throws -> DefinitionSamples? {
+        try stored(samplesKey, in: directory).flatMap { try? JSONDecoder().decode(DefinitionSamples.self, from: Data($0)) }
+    }
+
+    private static func stored(_ key: [UInt8], in directory: String) throws -> [UInt8]? {
         guard let shard = shardDirectories(directory).first else { return nil }
         let environment = try LMDBEnvironment(path: shard, readOnly: true, isSynced: false, mapBytes: defaultMapBytes)
         // A transaction must not outlive its environment.
         return try withExtendedLifetime(environment) {
             let reader = try environment.acquireReader()
             defer { environment.release(reader) }
-            return try definitionKey.withUnsafeBytes { try reader.get($0) }.map { String(decoding: $0, as: UTF8.self) }
+            return try key.withUnsafeBytes { try reader.get($0) }.map { Array($0) }
         }
     }
 
@@ -230,6 +240,25 @@ package final class OnlineStore: ShardSet, Sendable {
         guard let error = error as? FormatError else { return error }
         return OnlineStoreError(
             "the online store in \(directory) is damaged: \(error); `weir rebuild` makes it anew from the history, nothing is lost")
+    }
+
+    /// What the definitions that the store was built with made of some events; nil where that was not kept yet.
+    package func samples() throws -> DefinitionSamples? {
+        let reader = try environments[0].acquireReader()
+        defer { environments[0].release(reader) }
+        return try samplesKey.withUnsafeBytes { try reader.get($0) }.flatMap { bytes in
+            try? JSONDecoder().decode(DefinitionSamples.self, from: Data(bytes))
+        }
+    }
+
+    /// Keeps that, in place of what was kept.
+    package func keep(_ samples: DefinitionSamples) throws {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = .sortedKeys
+        let bytes = try encoder.encode(samples)
+        let transaction = try environments[0].beginWrite()
+        try samplesKey.withUnsafeBytes { key in try bytes.withUnsafeBytes { try transaction.put(key, $0) } }
+        try transaction.commit()
     }
 
     /// Waits until the disk has every commit.

@@ -19,26 +19,34 @@ package final class OnlineStoreBuild {
     ///   - shards: nil for as many as the store in use has.
     ///   - isResumed: false throws away what was begun.
     package init(
-        directory: DataDirectory, catalog: CatalogPlan, shards: Int?, isResumed: Bool, mapBytes: Int = OnlineStore.defaultMapBytes
+        directory: DataDirectory, catalog: CatalogPlan, reader: HistoryReader, shards: Int?, isResumed: Bool,
+        mapBytes: Int = OnlineStore.defaultMapBytes
     ) throws {
         self.directory = directory
         self.catalog = catalog
         let count = shards ?? OnlineStore.shardCount(in: directory.online) ?? OnlineStore.defaultShards
-        if !isResumed || !Self.isSound(directory) || OnlineStore.shardCount(in: directory.onlineNew) != count
-            || (try? OnlineStore.storedDefinition(in: directory.onlineNew)) != OnlineStore.definition(of: catalog, shards: count)
-        {
+        if !isResumed || OnlineStore.shardCount(in: directory.onlineNew) != count || !Self.isBegun(directory, catalog, reader) {
             try Self.remove(directory.onlineNew)
         }
         // Not synced on the way: nobody reads it before it is whole.
         try Self.markUnsynced(directory)
         store = try OnlineStore(
             directory: directory.onlineNew, catalog: catalog, shards: count, mode: .write(isSynced: false), mapBytes: mapBytes)
+        try keepSamples(in: store, reader)
     }
 
     /// Whether a store of these definitions was begun, and may be gone on with.
-    package static func isBegun(_ directory: DataDirectory, _ catalog: CatalogPlan) -> Bool {
-        guard let shards = OnlineStore.shardCount(in: directory.onlineNew), isSound(directory) else { return false }
-        return (try? OnlineStore.storedDefinition(in: directory.onlineNew)) == OnlineStore.definition(of: catalog, shards: shards)
+    package static func isBegun(_ directory: DataDirectory, _ catalog: CatalogPlan, _ reader: HistoryReader) -> Bool {
+        let path = directory.onlineNew
+        guard let shards = OnlineStore.shardCount(in: path), isSound(directory),
+            (try? OnlineStore.storedDefinition(in: path)) == OnlineStore.definition(of: catalog, shards: shards)
+        else { return false }
+        // With other closures than these it is of other definitions.
+        do {
+            let known = try OnlineStore.samples(in: path) ?? DefinitionSamples()
+            let now = try DefinitionSamples(reader, catalog, catalog.views.map { ViewRuntime($0) }, of: known.events)
+            return known.changes(to: now).isEmpty
+        } catch { return false }
     }
 
     /// How many events of the history it has taken in.
@@ -68,7 +76,8 @@ package final class OnlineStoreBuild {
     }
 
     /// Waits until the disk has all of it, so that it outlasts a power cut.
-    package func finish() throws {
+    package func finish(_ reader: HistoryReader) throws {
+        try keepSamples(in: store, reader)
         try store.sync()
         try? FileManager.default.removeItem(atPath: directory.onlineNew + "/" + Self.unsyncedName)
     }
@@ -137,7 +146,7 @@ package func rebuildOnlineStore(
     let reader = try HistoryReader(directory: directory.path, catalog: catalog, whileErasing: true)
     let count: Int
     do {
-        let build = try OnlineStoreBuild(directory: directory, catalog: catalog, shards: shards, isResumed: false)
+        let build = try OnlineStoreBuild(directory: directory, catalog: catalog, reader: reader, shards: shards, isResumed: false)
         count = build.store.shardCount
         try build.catchUp(
             reader, upTo: writer.latestSequence, latestEventTime: writer.latestEventTime ?? .min,

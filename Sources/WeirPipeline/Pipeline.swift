@@ -31,6 +31,7 @@ package final class Pipeline: @unchecked Sendable {
     private var applied: [Int]
     private var failure: (any Error)?
     private var running = 0
+    private var threads: [BackgroundThread] = []
     private var total = CommitSummary()
     private var acceptedByStream: [String: Int] = [:]
 
@@ -70,11 +71,11 @@ package final class Pipeline: @unchecked Sendable {
     package func start(failed: @escaping @Sendable (any Error) -> Void = { _ in }) {
         self.failed = failed
         running = 1 + shards.count
-        thread("weir history") { try self.runHistory() }
-        for number in shards.indices { thread("weir shard \(number)") { try self.runShard(number) } }
+        threads = [thread("weir history") { try self.runHistory() }]
+        for number in shards.indices { threads.append(thread("weir shard \(number)") { try self.runShard(number) }) }
     }
 
-    private func thread(_ name: String, _ body: @escaping @Sendable () throws -> Void) {
+    private func thread(_ name: String, _ body: @escaping @Sendable () throws -> Void) -> BackgroundThread {
         BackgroundThread.start(name) {
             do { try body() } catch { self.fail(error) }
             self.progress.lock()
@@ -128,6 +129,7 @@ package final class Pipeline: @unchecked Sendable {
         while running > 0 { progress.wait() }
         let error = failure
         progress.unlock()
+        for thread in threads { thread.join() }
         if let error { throw error }
     }
 

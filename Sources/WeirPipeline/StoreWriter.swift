@@ -35,24 +35,32 @@ package final class StoreWriter: Sendable {
         store = try OnlineStore(
             directory: directory.online, catalog: catalog, shards: shards, mode: .write(isSynced: isSynced), mapBytes: mapBytes)
         pipeline = Pipeline(catalog: catalog, writer: history, store: store)
+        try checkClosures(of: store, reader)
         try catchUp(progress)
+        try keepSamples()
     }
+
+    /// Keeps what the definitions make of some events, so that a change inside of a closure will be noticed. To be called when much has
+    /// been taken in.
+    package func keepSamples() throws { try WeirPipeline.keepSamples(in: store, reader) }
 
     /// Takes the online store that `weir apply` has made for these definitions, where the one in use is of others, or is missing.
     private static func installBuild(
         _ directory: DataDirectory, _ catalog: CatalogPlan, _ history: HistoryWriter, _ reader: HistoryReader, mapBytes: Int,
         report: @escaping @Sendable (String) -> Void, progress: (Int64, Int64) -> Void
     ) throws {
-        guard OnlineStoreBuild.isBegun(directory, catalog) else { return }
+        guard OnlineStoreBuild.isBegun(directory, catalog, reader) else { return }
         if let inUse = OnlineStore.shardCount(in: directory.online),
-            try OnlineStore.storedDefinition(in: directory.online) == OnlineStore.definition(of: catalog, shards: inUse)
+            try OnlineStore.storedDefinition(in: directory.online) == OnlineStore.definition(of: catalog, shards: inUse),
+            try changedClosures(in: directory, catalog, reader).isEmpty
         {
             return
         }
         do {
             let last = history.latestSequence
             let build = try OnlineStoreBuild(
-                directory: directory, catalog: catalog, shards: OnlineStore.shardCount(in: directory.onlineNew), isResumed: true,
+                directory: directory, catalog: catalog, reader: reader, shards: OnlineStore.shardCount(in: directory.onlineNew),
+                isResumed: true,
                 mapBytes: mapBytes)
             try build.catchUp(
                 reader, upTo: last, latestEventTime: history.latestEventTime ?? .min, watermarks: Pipeline.watermarks(catalog, history)

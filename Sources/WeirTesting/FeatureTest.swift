@@ -142,7 +142,7 @@ public final class FeatureTest {
     ///
     /// - Parameter key: as in `HMGET view:key`.
     public func values(of view: String, key: String, at time: EventTime) throws -> [(name: String, value: FeatureValue)] {
-        guard let number = catalog.views.firstIndex(where: { $0.name == view }) else { throw TestFailure("unknown view '\(view)'") }
+        guard let number = catalog.viewNumber(view) else { throw TestFailure("unknown view '\(view)'") }
         let plan = catalog.views[number]
         guard let key = plan.canonicalKey(key) else { throw TestFailure("'\(key)' is no key of \(plan.entity)") }
         let results = try evaluate(number, key: key, AsOf(time), session: nil)

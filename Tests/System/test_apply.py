@@ -269,7 +269,7 @@ def test_killed_and_gone_on_with(shops, tmp_path):
 
 
 def test_changed_closure(shops, tmp_path):
-    """Another filter under the same definition: logged requests tell."""
+    """Another filter under the same definition is noticed by events that the store knows, and by logged requests."""
     rng = seeded("closure")
     rows = read_rows(SLICE)
     data = tmp_path / "data"
@@ -278,15 +278,49 @@ def test_changed_closure(shops, tmp_path):
     spine = spine_of(rows, rng, 200)
     with Server(data, "--clock", "event", "--log-requests", "1", binary=shops["shop"]) as server:
         before = ask(connect(server.port), spine)
+    # Nothing of it shows in the definition.
+    plan = run(shops["shop-closure"], "plan", "--data", data).stdout
+    assert plan.startswith("~ closure of spend.grocery_7d: ") and "spend_28d" not in plan, plan
+    for command in (["run", "--port", "0", "--http", "0"], ["get", "offer", '{"household": 1, "cart_value": 1}'], ["serve", "--port", "0", "--http", "0"]):
+        refused = run(shops["shop-closure"], *command, "--data", data, check=False)
+        assert refused.returncode == 1 and "other values come for spend.grocery_7d" in refused.stderr, refused.stderr
     refused = run(shops["shop-closure"], "apply", "--data", data, check=False)
-    assert refused.returncode == 1 and "changed: spend.grocery_7d has the same definition" in refused.stdout, refused.stdout + refused.stderr
-    assert "spend_28d" not in refused.stdout.split("changed:", 1)[1].split("checked:")[0]
+    assert refused.returncode == 1 and "closure of spend.grocery_7d" in refused.stdout, refused.stdout + refused.stderr
     with Server(data, "--clock", "event", binary=shops["shop"]) as server:
         assert ask(connect(server.port), spine) == before
-    assert "switched" in run(shops["shop-closure"], "apply", "--accept-changes", "--data", data).stdout
-    with Server(data, "--clock", "event", binary=shops["shop-closure"]) as server:
+        done = run(shops["shop-closure"], "apply", "--accept-changes", "--data", data).stdout
+        assert "switched" in done and "changed: spend.grocery_7d has the same definition" in done and "changed: spend.spend" not in done, done
         after = ask(connect(server.port), spine)
         assert all(a["spend_28d"] == b["spend_28d"] for a, b in zip(after, before)) and any(a["grocery_7d"] != b["grocery_7d"] for a, b in zip(after, before))
+    assert run(shops["shop-closure"], "plan", "--data", data).stdout == "nothing differs\n"
+    assert "closure of spend.grocery_7d" in run(shops["shop"], "plan", "--data", data).stdout
+
+
+def test_pinned_revisions(shops, tmp_path):
+    """Two revisions of a view side by side: each is named by its number, the latest by the view's name alone."""
+    rows = read_rows(SLICE)
+    data = tmp_path / "data"
+    write_rows(tmp_path / "all.csv", rows)
+    run(shops["shop"], "ingest", "purchases", tmp_path / "all.csv", "--data", data)
+    assert "+ view spend@2" in run(shops["shop-pinned"], "plan", "--data", data).stdout
+    assert "switched" in run(shops["shop-pinned"], "apply", "--data", data).stdout
+    key = rows[-1]["household"]
+    with Server(data, "--clock", "event", binary=shops["shop-pinned"]) as server:
+        client = connect(server.port)
+        first, second = (client.hget(f"spend@{revision}:{key}", "grocery_7d") for revision in (1, 2))
+        assert first != second and client.hget(f"spend:{key}", "grocery_7d") == second
+        offer = client.execute_command("FEATURES.GET", "offer", json.dumps({"household": int(key), "cart_value": 1}))
+        assert (offer["grocery_7d"], offer["other_7d"]) == (first, second)
+        with pytest.raises(redis.ResponseError, match="unknown view 'spend@3'; there are: spend, spend@2"):
+            client.hget(f"spend@3:{key}", "grocery_7d")
+        assert client.execute_command("FEATURES.DESCRIBE", "spend")["name"] == "spend@2"
+    # The second one goes; its clients are told.
+    run(shops["shop"], "apply", "--data", data)
+    with Server(data, "--clock", "event", binary=shops["shop"]) as server:
+        client = connect(server.port)
+        assert client.hget(f"spend:{key}", "grocery_7d") == first
+        with pytest.raises(redis.ResponseError, match="unknown view 'spend@2'"):
+            client.hget(f"spend@2:{key}", "grocery_7d")
 
 
 def test_new_view(shops, tmp_path):

@@ -33,7 +33,8 @@ struct ApplyCommand: ParsableCommand {
         let changes = try StoreChanges(data.directory, catalog)
         print(changes.text)
         guard changes.definitions.consequence != .ingestAgain else { throw ExitCode(1) }
-        let isBuilt = [.rebuild, .rekey].contains(changes.definitions.consequence)
+        guard changes.closures.isEmpty || acceptChanges else { throw ExitCode(1) }
+        let isBuilt = [.rebuild, .rekey].contains(changes.definitions.consequence) || !changes.closures.isEmpty
         if isBuilt {
             try build(catalog, changes.definitions)
         } else {
@@ -48,7 +49,7 @@ struct ApplyCommand: ParsableCommand {
 
     private func build(_ catalog: CatalogPlan, _ changes: DefinitionChanges) throws {
         let history = try HistoryReader(directory: data.directory.path, catalog: catalog)
-        let build = try OnlineStoreBuild(directory: data.directory, catalog: catalog, shards: nil, isResumed: true)
+        let build = try OnlineStoreBuild(directory: data.directory, catalog: catalog, reader: history, shards: nil, isResumed: true)
         let before = try build.appliedSequence()
         if before > 0 { print("going on with the store that was begun: \(before) events are in it") }
         let progress = ProgressReport("apply")
@@ -66,7 +67,7 @@ struct ApplyCommand: ParsableCommand {
         let check = try BuildCheck(lookups, history, data.directory, changes)
         print(check.text)
         if check.hasFailed(acceptsChanges: acceptChanges) { throw ExitCode(1) }
-        try build.finish()
+        try build.finish(history)
     }
 
     // MARK: Switching

@@ -5,14 +5,17 @@ import WeirEngine
 import WeirHistory
 import WeirLookup
 import WeirOnlineStore
+import WeirPipeline
 import WeirRecords
 
 /// The stores opened for lookups only, beside a process that writes.
 func openLookups(_ data: DataOption, clock: ClockKind, sessionSeconds: Int = 1_800) throws -> LookupService {
     let catalog = try App.plan()
+    let store = try OnlineStore(directory: data.directory.online, catalog: catalog, shards: nil, mode: .read)
+    let history = try HistoryReader(directory: data.directory.path, catalog: catalog)
+    try checkClosures(of: store, history)
     return try LookupService(
-        catalog: catalog, store: try OnlineStore(directory: data.directory.online, catalog: catalog, shards: nil, mode: .read),
-        history: try HistoryReader(directory: data.directory.path, catalog: catalog),
+        catalog: catalog, store: store, history: history,
         sessions: SessionStore(timeToLive: .seconds(sessionSeconds)), clock: lookupClock(clock))
 }
 

@@ -30,6 +30,8 @@ struct PlanCommand: ParsableCommand {
 /// What differs between the definitions in the code and a store, and what that takes.
 struct StoreChanges {
     let definitions: DefinitionChanges
+    /// Features that make other values of the same events by the same definition.
+    let closures: [String]
     /// What a new online store is made from.
     let events: Int
 
@@ -39,6 +41,7 @@ struct StoreChanges {
         let stored = try history.streamDefinitions()
         definitions = DefinitionChanges(
             online: try OnlineStore.storedDefinition(in: directory.online) ?? "", history: stored, catalog: catalog)
+        closures = try changedClosures(in: directory, catalog, history)
         events = try catalog.streams.filter { stored[$0.name] != nil }.reduce(0) { try $0 + history.eventCount(stream: $1.name) }
     }
 
@@ -65,7 +68,14 @@ struct StoreChanges {
         add("stream", changes.streams)
         add("view", changes.views)
         add("feature", changes.features)
+        for name in closures {
+            lines.append(
+                "~ closure of \(name): other values come of the same events by the same definition; raise the view's `revision`, or `weir apply --accept-changes`"
+            )
+        }
         switch changes.consequence {
+        case .none where !closures.isEmpty:
+            lines.append("to do: `weir apply` makes the online store anew from the history's \(events) events and switches to it")
         case .none:
             lines.append(
                 lines.isEmpty ? "nothing differs" : "nothing is to be done: new streams begin empty, what is gone stays in the history")
@@ -101,6 +111,7 @@ struct StoreChanges {
         return FeatureValue.map([
             .init(key: "streams", value: list(changes.streams)), .init(key: "views", value: list(changes.views)),
             .init(key: "features", value: list(changes.features)), .init(key: "consequence", value: .string(changes.consequence.rawValue)),
+            .init(key: "closures", value: .list(closures.map { .string($0) })),
             .init(key: "events", value: .int(Int64(events))),
         ]).json
     }

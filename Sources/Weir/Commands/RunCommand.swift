@@ -424,6 +424,7 @@ struct RunCommand: ParsableCommand {
             kafkaInput?.stop()
             defer { kafkaOutputs?.stop() }
             try writer.pipeline.stop()
+            try writer.keepSamples()
         }
         let handover = Service.HandoverOptions(directory: data.directory, taken: taken) {
             // Pushes are logged on, and acknowledged: the next program takes them in.

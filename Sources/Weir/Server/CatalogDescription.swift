@@ -7,7 +7,7 @@ extension CatalogPlan {
     /// A service, a view, a stream or a feature by its name, in that order.
     func describe(_ name: String) throws(CommandError) -> ReplyValue {
         if let service = service(named: name) { return service.description }
-        if let view = view(named: name) { return view.description }
+        if let view = viewNumber(name) { return views[view].description }
         if let stream = stream(named: name) { return stream.catalogDescription }
         for view in views {
             if let number = view.feature(named: name) {

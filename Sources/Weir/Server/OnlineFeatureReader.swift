@@ -135,7 +135,7 @@ package final class OnlineFeatureReader: Sendable {
         var columns: [OnlineFeatures.Column] = []
         var names: Set<String> = []
         for (viewName, featureName) in references {
-            guard let view = catalog.views.firstIndex(where: { $0.name == viewName }) else {
+            guard let view = catalog.viewNumber(viewName) else {
                 throw HTTPProblem(
                     .notFound, "there is no view '\(viewName)'", hint: "there are: \(catalog.views.map(\.name).joined(separator: ", "))")
             }

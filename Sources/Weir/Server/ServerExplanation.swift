@@ -39,7 +39,7 @@ extension ServerBackend {
 extension LookupService {
     /// Finds a view and some of its features; nil: all.
     func numbers(ofFeatures names: [String]?, view name: String) throws(LookupError) -> (view: Int, features: [Int]) {
-        guard let number = catalog.views.firstIndex(where: { $0.name == name }) else {
+        guard let number = catalog.viewNumber(name) else {
             throw LookupError("unknown view '\(name)'; there are: \(catalog.views.map(\.name).joined(separator: ", "))")
         }
         let view = catalog.views[number]
