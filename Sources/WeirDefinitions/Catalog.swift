@@ -189,6 +189,25 @@ package final class ServicePlan: Sendable {
     package let outputs: [Output]
     /// Columns of training sets behind the outputs; lookups do not have them.
     package let labels: [Output]
+
+    /// Everything that answers depend on, as text; what is inside of closures cannot be seen.
+    package var definition: String {
+        var lines = ["service \(name)"]
+        lines += requestSchema.fields.map { "  request \($0.name): \($0.type.rawValue)\($0.isOptional ? "?" : "")" }
+        lines += joins.map { "  join \($0.view.name) \($0.view.fingerprint)" }
+        lines += outputs.map { output in
+            let computation =
+                switch output.computation {
+                case .feature(let join, let feature): "\(join).\(feature)"
+                case .onDemand: "on demand from \(output.inputNames.joined(separator: ", "))"
+                }
+            return "  \(output.name): \(output.type.rawValue) = \(computation)"
+        }
+        return lines.joined(separator: "\n")
+    }
+
+    package var fingerprint: String { weirFingerprint(of: definition) }
+
     package let makeDecoder: @Sendable () -> any RequestDecoding
     /// For records of a schema that has the request's fields and perhaps others.
     package let makeRowDecoder: @Sendable (RecordSchema) -> any RequestRowDecoding

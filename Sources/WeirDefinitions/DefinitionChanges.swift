@@ -32,12 +32,16 @@ package struct DefinitionChanges: Sendable {
     package private(set) var streams: [Change] = []
     package private(set) var views: [Change] = []
     package private(set) var features: [Change] = []
+    /// They need nothing of the stores.
+    package private(set) var services: [Change] = []
     package private(set) var consequence = Consequence.none
 
     /// - Parameters:
     ///   - online: the definition that the online store was built with.
     ///   - history: for each stream the definition that the history was made with.
-    package init(online: String, history: [String: String], catalog: CatalogPlan) {
+    ///   - services: for each service the one that was served last; empty where that is not known.
+    package init(online: String, history: [String: String], services known: [String: String] = [:], catalog: CatalogPlan) {
+        compareServices(known, catalog)
         for stream in catalog.streams {
             guard let stored = history[stream.name] else {
                 streams.append(Change(kind: .added, name: stream.name, stored: nil, code: stream.definition))
@@ -68,6 +72,28 @@ package struct DefinitionChanges: Sendable {
         for name in stored.keys.sorted() where catalog.view(named: name) == nil {
             views.append(Change(kind: .removed, name: name, stored: stored[name]?.header, code: nil))
             raise(.rebuild)
+        }
+    }
+
+    private mutating func compareServices(_ known: [String: String], _ catalog: CatalogPlan) {
+        if known.isEmpty { return }
+        for service in catalog.services {
+            guard let before = known[service.name] else {
+                services.append(Change(kind: .added, name: service.name, stored: nil, code: service.definition))
+                continue
+            }
+            // Views are told of by themselves.
+            func lines(_ definition: String) -> [Substring] {
+                definition.split(separator: "\n").map { line in
+                    line.hasPrefix("  join ") ? line[..<(line.lastIndex(of: " ") ?? line.endIndex)] : line
+                }
+            }
+            if lines(before) != lines(service.definition) {
+                services.append(Change(kind: .changed, name: service.name, stored: before, code: service.definition))
+            }
+        }
+        for name in known.keys.sorted() where catalog.service(named: name) == nil {
+            services.append(Change(kind: .removed, name: name, stored: known[name], code: nil))
         }
     }
 

@@ -243,14 +243,13 @@ package final class HistoryReader: EventLog, Sendable {
         try read { db in try String.fetchOne(db, sql: "SELECT value FROM weir_meta WHERE key = 'store'") ?? "" }
     }
 
-    /// For each stream the definition that the history was made with.
-    package func streamDefinitions() throws -> [String: String] {
-        try read { db in
-            Dictionary(
-                uniqueKeysWithValues: try Row.fetchAll(db, sql: "SELECT name, definition FROM weir_definitions WHERE kind = 'stream'").map {
-                    ($0["name"], $0["definition"])
-                })
+    /// For each stream the definition that the history was made with, and for each service the one of who last wrote to it.
+    package func definitions() throws -> (streams: [String: String], services: [String: String]) {
+        func named(_ kind: String, _ db: Database) throws -> [String: String] {
+            let rows = try Row.fetchAll(db, sql: "SELECT name, definition FROM weir_definitions WHERE kind = ?", arguments: [kind])
+            return Dictionary(uniqueKeysWithValues: rows.map { ($0["name"], $0["definition"]) })
         }
+        return try read { db in (try named("stream", db), try named("service", db)) }
     }
 
     /// The largest accepted event time of all streams; nil before any event.

@@ -78,6 +78,7 @@ package final class HistoryWriter {
                 lastSequence = max(lastSequence, try Int64.fetchOne(db, sql: "SELECT max(_seq) FROM \(table.name)") ?? 0)
                 restored[stream.name] = try Self.restored(histories[stream.name]!, db)
             }
+            try Self.recordDefinitions(db, catalog)
             return (lastSequence, restored)
         }
         arbiter = Arbiter(
@@ -202,11 +203,31 @@ package final class HistoryWriter {
                 }
             }
         }
+        try record("stream", stream.name, stream.definition, db)
+    }
+
+    /// Views and services are told to people; the online store knows by which views it was built.
+    private static func recordDefinitions(_ db: Database, _ catalog: CatalogPlan) throws {
+        for view in catalog.views { try record("view", view.name, view.definition, db) }
+        for service in catalog.services { try record("service", service.name, service.definition, db) }
+        for (kind, names) in [("view", catalog.views.map(\.name)), ("service", catalog.services.map(\.name))] {
+            for name in try String.fetchAll(db, sql: "SELECT name FROM weir_definitions WHERE kind = ?", arguments: [kind])
+            where !names.contains(name) {
+                try db.execute(sql: "DELETE FROM weir_definitions WHERE kind = ? AND name = ?", arguments: [kind, name])
+            }
+        }
+    }
+
+    /// A definition that is the same keeps the time since when it has been.
+    private static func record(_ kind: String, _ name: String, _ definition: String, _ db: Database) throws {
         try db.execute(
             sql: """
-                INSERT OR REPLACE INTO weir_definitions (kind, name, fingerprint, definition, recorded_at)
-                VALUES ('stream', ?, ?, ?, 0)
-                """, arguments: [stream.name, stream.fingerprint, stream.definition])
+                INSERT INTO weir_definitions (kind, name, fingerprint, definition, recorded_at)
+                VALUES (?, ?, ?, ?, CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER))
+                ON CONFLICT (kind, name) DO UPDATE
+                SET fingerprint = excluded.fingerprint, definition = excluded.definition, recorded_at = excluded.recorded_at
+                WHERE definition <> excluded.definition
+                """, arguments: [kind, name, weirFingerprint(of: definition), definition])
     }
 
     /// What tells this store from others and from its copies.

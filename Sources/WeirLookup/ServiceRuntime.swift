@@ -26,7 +26,7 @@ package final class ServiceRuntime: Sendable {
         self.plan = plan
         let wanted = plan.outputs + (includesLabels ? plan.labels : [])
         names = wanted.map(\.name)
-        fingerprint = weirFingerprint(of: Self.definition(plan))
+        fingerprint = plan.fingerprint
         planJoins = includesLabels ? plan.trainingJoins : plan.joins
         var features: [[Int]] = Array(repeating: [], count: planJoins.count)
         func place(_ join: Int, _ feature: Int) -> Int {
@@ -42,21 +42,6 @@ package final class ServiceRuntime: Sendable {
                 view: view, featureNumbers: features[number], features: runtimes[view].evaluation(of: features[number]),
                 empty: features[number].map { empty[$0] })
         }
-    }
-
-    private static func definition(_ plan: ServicePlan) -> String {
-        var lines = ["service \(plan.name)"]
-        lines += plan.requestSchema.fields.map { "  request \($0.name): \($0.type.rawValue)\($0.isOptional ? "?" : "")" }
-        lines += plan.joins.map { "  join \($0.view.name) \($0.view.fingerprint)" }
-        lines += plan.outputs.map { output in
-            let computation =
-                switch output.computation {
-                case .feature(let join, let feature): "\(join).\(feature)"
-                case .onDemand: "on demand from \(output.inputNames.joined(separator: ", "))"
-                }
-            return "  \(output.name): \(output.type.rawValue) = \(computation)"
-        }
-        return lines.joined(separator: "\n")
     }
 
     /// The outputs from what the joins gave.

@@ -38,9 +38,9 @@ struct StoreChanges {
     /// The caller has the readers' lock.
     init(_ directory: DataDirectory, _ catalog: CatalogPlan) throws {
         let history = try HistoryReader(directory: directory.path, catalog: catalog)
-        let stored = try history.streamDefinitions()
+        let (stored, services) = try history.definitions()
         definitions = DefinitionChanges(
-            online: try OnlineStore.storedDefinition(in: directory.online) ?? "", history: stored, catalog: catalog)
+            online: try OnlineStore.storedDefinition(in: directory.online) ?? "", history: stored, services: services, catalog: catalog)
         closures = try changedClosures(in: directory, catalog, history)
         events = try catalog.streams.filter { stored[$0.name] != nil }.reduce(0) { try $0 + history.eventCount(stream: $1.name) }
     }
@@ -57,7 +57,7 @@ struct StoreChanges {
                     case .removed: "-"
                     }
                 lines.append("\(sign) \(what) \(change.name)")
-                if what == "stream", let stored = change.stored, let code = change.code {
+                if what == "stream" || what == "service", let stored = change.stored, let code = change.code {
                     lines.append(definitionDifference(stored: stored, code: code))
                 } else {
                     if let stored = change.stored { lines.append("    stored: \(stored.split(separator: "\n")[0])") }
@@ -68,6 +68,7 @@ struct StoreChanges {
         add("stream", changes.streams)
         add("view", changes.views)
         add("feature", changes.features)
+        add("service", changes.services)
         for name in closures {
             lines.append(
                 "~ closure of \(name): other values come of the same events by the same definition; raise the view's `revision`, or `weir apply --accept-changes`"
@@ -78,8 +79,11 @@ struct StoreChanges {
             lines.append("to do: `weir apply` makes the online store anew from the history's \(events) events and switches to it")
         case .none:
             lines.append(
-                lines.isEmpty ? "nothing differs" : "nothing is to be done: new streams begin empty, what is gone stays in the history")
-        case .fieldsAreAdded: lines.append("nothing is to be done: the history takes the new fields when `weir run` starts")
+                lines.isEmpty
+                    ? "nothing differs"
+                    : "nothing is to be built: new streams begin empty, what is gone stays in the history; `weir apply` makes a running `weir run` this executable"
+            )
+        case .fieldsAreAdded: lines.append("nothing is to be built: the history takes the new fields when `weir run` starts")
         case .rebuild:
             lines.append(
                 "to do: `weir apply` makes the online store anew from the history's \(events) events and switches to it; the history stays as it is"
@@ -110,7 +114,8 @@ struct StoreChanges {
         }
         return FeatureValue.map([
             .init(key: "streams", value: list(changes.streams)), .init(key: "views", value: list(changes.views)),
-            .init(key: "features", value: list(changes.features)), .init(key: "consequence", value: .string(changes.consequence.rawValue)),
+            .init(key: "features", value: list(changes.features)),
+            .init(key: "services", value: list(changes.services)), .init(key: "consequence", value: .string(changes.consequence.rawValue)),
             .init(key: "closures", value: .list(closures.map { .string($0) })),
             .init(key: "events", value: .int(Int64(events))),
         ]).json
