@@ -23,6 +23,11 @@ package struct DataDirectory: Sendable {
     package var onlineNew: String { path + "/online.new" }
     /// One whose place was taken.
     package var onlineOld: String { path + "/online.old" }
+    /// Tells the directory of the online store from one that takes its place; nil where there is none.
+    package var onlineIdentity: UInt64? {
+        var status = stat()
+        return stat(online, &status) == 0 ? UInt64(status.st_ino) : nil
+    }
     package var push: String { path + "/push" }
     package var historyPath: String { path + "/history.sqlite" }
 

@@ -314,8 +314,11 @@ def test_pinned_revisions(shops, tmp_path):
         with pytest.raises(redis.ResponseError, match="unknown view 'spend@3'; there are: spend, spend@2"):
             client.hget(f"spend@3:{key}", "grocery_7d")
         assert client.execute_command("FEATURES.DESCRIBE", "spend")["name"] == "spend@2"
-    # The second one goes; its clients are told.
-    run(shops["shop"], "apply", "--data", data)
+    # The second one goes; its clients are told. Who serves beside cannot go on.
+    with Server(data, "--clock", "event", binary=shops["shop-pinned"], command="serve") as server:
+        assert connect(server.port).hget(f"spend@2:{key}", "grocery_7d") == second
+        run(shops["shop"], "apply", "--data", data)
+        assert server.process.wait(timeout=20) == 1 and "another online store has taken the place" in server.process.stderr.read()
     with Server(data, "--clock", "event", binary=shops["shop"]) as server:
         client = connect(server.port)
         assert client.hget(f"spend:{key}", "grocery_7d") == first

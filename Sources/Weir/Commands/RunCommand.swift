@@ -85,10 +85,12 @@ final class Service: Sendable {
 
     /// Starts both ports, says so, and serves until a signal comes, or a request to hand over.
     ///
-    /// - Parameter metrics: what `/metrics` tells besides.
+    /// - Parameters:
+    ///   - isCurrent: for who only reads: whether the store that was opened is still the one in use; ends with an error where it is not.
+    ///   - metrics: what `/metrics` tells besides.
     func serve(
         _ backend: ServerBackend, _ monitor: StoreMonitor, _ options: ServerOptions, handover: HandoverOptions? = nil,
-        metrics: @escaping @Sendable () -> [MetricFamily] = { [] }
+        isCurrent: @escaping @Sendable () -> Bool = { true }, metrics: @escaping @Sendable () -> [MetricFamily] = { [] }
     ) throws -> End {
         let logger = Logger(label: "weir") { StreamLogHandler.standardError(label: $0) }
         // Hummingbird gives each request a logger with metadata of its own, which other handlers put into words at once.
@@ -135,13 +137,18 @@ final class Service: Sendable {
             HandoverRequest.remove(from: handover.directory)
         }
         while true {
-            switch waitForEvent(handover?.directory, logger) {
+            let event = waitForEvent(handover?.directory, isCurrent, logger)
+            switch event {
             // Where there is nothing to read again, the end of the terminal is the end.
             case .signal(SIGHUP) where security.hasFiles: security.reload(usersChanged: usersChanged)
-            case .signal:
+            case .signal, .storeReplaced:
                 try waiting {
                     await resp.stop()
                     await http.stop()
+                }
+                if case .storeReplaced = event {
+                    throw CommandFailure(
+                        "another online store has taken the place of this one (`weir apply` or `weir rebuild`); start again")
                 }
                 return .stopped
             case .request(let request):
@@ -164,12 +171,13 @@ final class Service: Sendable {
     private enum Event {
         case signal(Int32)
         case request(HandoverRequest)
+        case storeReplaced
     }
 
     private static let nanosecondsBetweenLooks = 200_000_000
 
     /// - Parameter directory: where requests to hand over are looked for; nil for nowhere.
-    private func waitForEvent(_ directory: DataDirectory?, _ logger: Logger) -> Event {
+    private func waitForEvent(_ directory: DataDirectory?, _ isCurrent: () -> Bool, _ logger: Logger) -> Event {
         var signals = sigset_t()
         sigemptyset(&signals)
         sigaddset(&signals, SIGTERM)
@@ -180,6 +188,7 @@ final class Service: Sendable {
             var time = timespec(tv_sec: 0, tv_nsec: Self.nanosecondsBetweenLooks)
             let signal = sigtimedwait(&signals, nil, &time)
             if signal > 0 { return .signal(signal) }
+            if !isCurrent() { return .storeReplaced }
             guard let directory else { continue }
             do {
                 guard let request = try HandoverRequest.read(from: directory), request.refusal == nil else {
@@ -253,7 +262,11 @@ struct ServeCommand: ParsableCommand {
         defer { withExtendedLifetime(reading) {} }
         let lookups = try openLookups(data, clock: server.clock, sessionSeconds: server.sessionTtl)
         let monitor = try StoreMonitor(directory: data.directory, lookups: lookups, lagMax: server.readyLag)
-        _ = try service.serve(ServerBackend(lookups: lookups, pushLog: nil, executors: server.threads), monitor, server)
+        let opened = data.directory.onlineIdentity
+        let directory = data.directory
+        _ = try service.serve(
+            ServerBackend(lookups: lookups, pushLog: nil, executors: server.threads), monitor, server,
+            isCurrent: { directory.onlineIdentity == opened })
     }
 }
 
@@ -434,8 +447,7 @@ struct RunCommand: ParsableCommand {
         let served = Result {
             try service.serve(
                 ServerBackend(lookups: lookups, pushLog: pushLog, requestLogger: requestLogger, executors: server.threads), monitor, server,
-                handover: handover
-            ) { (requestLogger?.metricFamilies ?? []) + (selfCheck?.metricFamilies ?? []) }
+                handover: handover, metrics: { (requestLogger?.metricFamilies ?? []) + (selfCheck?.metricFamilies ?? []) })
         }
         selfCheck?.stop()
         requestLogger?.stop()
