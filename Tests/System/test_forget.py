@@ -225,7 +225,13 @@ def test_forget_is_as_if_it_never_was(filled, tmp_path):
     events = int(sql(data, f"select count(*) from visits where customer = '{case.key}'")[0][0])
     assert events == len(case.ids)
     training = exported(data, directory / "spine.csv", tmp_path / "training.csv")
-    done = shop("forget", "customer", case.key, "--data", data, "--exports", tmp_path, "--json")
+    # The store knows what it exported; of copies elsewhere it is told.
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("training.csv", "training.csv.manifest.json"):
+        shutil.copy(tmp_path / name, tmp_path / "elsewhere" / name)
+    exported(data, directory / "spine.csv", tmp_path / "gone.csv")
+    (tmp_path / "gone.csv").unlink()
+    done = shop("forget", "customer", case.key, "--data", data, "--exports", tmp_path / "elsewhere", "--json")
     receipt = json.loads(done.stdout)
     assert case.key not in done.stdout + done.stderr
     assert receipt["events"] == {"visits": events, "logins": sum(login["customer"] == case.key for login in case.logins)}
@@ -236,8 +242,9 @@ def test_forget_is_as_if_it_never_was(filled, tmp_path):
     assert receipt["gone_entities"] == {"site_hours": 1, "site_sessions": 1, "device_use": 1}
     assert {(c["view"], c["entity_key"]): c["events"] for c in receipt["changed"] if c["view"] == "site_hours"} == {
         ("site_hours", site): count for site, count in changed.items() if site != "site of one"}
-    assert [(pathlib.Path(file["path"]).name, file["count"]) for file in receipt["exports"]] == [
-        ("training.csv", sum(row["customer"] == case.key for row in rows))]
+    count = sum(row["customer"] == case.key for row in rows)
+    assert [(str(pathlib.Path(file["path"]).relative_to(tmp_path)), file["count"]) for file in receipt["exports"]] == [
+        ("elsewhere/training.csv", count), ("training.csv", count)]
     pushed = sum(visit["customer"] == case.key for visit in case.visits[:900]) + len(case.pushes)
     assert sum(file["count"] for file in receipt["files"]) == events - pushed + receipt["events"]["logins"]
     assert receipt["output_topics"] == ["customer-sessions", "customer-updates", "site-hours", "site-sessions", "site-updates"]

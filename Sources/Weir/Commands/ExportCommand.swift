@@ -86,6 +86,11 @@ struct ExportCommand: ParsableCommand {
             progress.withLock { $0.update(Int64(done), of: Int64(total), unit: "rows") }
         }
         progress.withLock { $0.finish() }
+        let path = URL(fileURLWithPath: out).standardizedFileURL.path
+        do {
+            try ExportLog(directory: data.directory.path).append(
+                .init(path: path, service: service, rows: summary.rows, sha256: summary.sha256, exportedAt: wallClockNow()))
+        } catch { report("warning: \(error); `weir forget` will not look through \(path) by itself") }
         let columns = "\(plan.outputs.count) features" + (plan.labels.isEmpty ? "" : " and \(plan.labels.count) labels")
         print("\(summary.rows) rows with \(columns) in \(out), manifest in \(out).manifest.json (sha256 \(summary.sha256))")
     }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Foundation
 import WeirDefinitions
 import WeirHistory
 import WeirPipeline
@@ -20,7 +21,8 @@ struct ForgetCommand: ParsableCommand {
     @Argument(help: "Its key.") var key: String
     @Option(
         help: ArgumentHelp(
-            "Exported training sets, or directories with such, that are looked through for it; may be repeated.", valueName: "path"))
+            "Training sets besides those that were exported from here, or directories with such, that are looked through for it; may be repeated.",
+            valueName: "path"))
     var exports: [String] = Environment.list("exports")
     @Flag(help: "The receipt as one JSON object in a line.") var json: Bool = false
 
@@ -34,9 +36,9 @@ struct ForgetCommand: ParsableCommand {
         guard let key = view.canonicalKey(key) else { throw CommandFailure("that is no key of '\(entity)': \(view.keyTypeName) expected") }
         // Found before anything is erased, so that a wrong path costs nothing.
         let search = ExportSearch(catalog: catalog, entity: entity, key: key)
-        let found = try exports.flatMap { try search.trainingSets(at: $0) }.map {
-            ErasureReceipt.File(path: $0, count: try search.rows(in: $0))
-        }
+        let named = try exports.flatMap { try search.trainingSets(at: $0) }
+        let found =
+            try named.map { ErasureReceipt.File(path: $0, count: try search.rows(in: $0)) } + knownExports(search, besides: named)
         let progress = ProgressReport("catching up")
         var receipts = try eraseEntity(
             entity, key: key, directory: data.directory, catalog: catalog, report: { report("warning: \($0)") }
@@ -48,6 +50,19 @@ struct ForgetCommand: ParsableCommand {
             throw CommandFailure(
                 "it still stands in \(left.map { "\(data.data)/\($0.path)" }.joined(separator: ", ")): delete what is not weir's own, then try again"
             )
+        }
+    }
+
+    /// Those of the training sets that the store has exported which are still there. One that cannot be looked through is named.
+    private func knownExports(_ search: ExportSearch, besides named: [String]) -> [ErasureReceipt.File] {
+        func absolute(_ path: String) -> String { URL(fileURLWithPath: path).standardizedFileURL.path }
+        let searched = Set(named.map(absolute))
+        return ExportLog(directory: data.directory.path).entries().compactMap { entry in
+            guard !searched.contains(entry.path), FileManager.default.fileExists(atPath: entry.path) else { return nil }
+            do { return ErasureReceipt.File(path: entry.path, count: try search.rows(in: entry.path)) } catch {
+                report("warning: the training set \(entry.path) was not looked through: \(error)")
+                return nil
+            }
         }
     }
 
