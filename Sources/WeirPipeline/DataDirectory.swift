@@ -23,6 +23,13 @@ package struct DataDirectory: Sendable {
     package var onlineNew: String { path + "/online.new" }
     /// One whose place was taken.
     package var onlineOld: String { path + "/online.old" }
+    /// What the online store's files take on the disk, bytes.
+    package var onlineBytes: Int64 {
+        (FileManager.default.subpaths(atPath: online) ?? []).reduce(0) { sum, name in
+            var status = stat()
+            return stat(online + "/" + name, &status) == 0 ? sum + Int64(status.st_blocks) * 512 : sum
+        }
+    }
     /// Tells the directory of the online store from one that takes its place; nil where there is none.
     package var onlineIdentity: UInt64? {
         var status = stat()

@@ -151,8 +151,8 @@ def test_new_feature_under_load(shops, tmp_path):
     store equals one that is made from nothing."""
     rng = seeded("apply under load")
     rows = purchases()
-    later = rows[-6_000:]
-    before = rows[:-6_000]
+    count = 16_000 if LONG else 6_000
+    later, before = rows[-count:], rows[:-count]
     data = tmp_path / "data"
     write_rows(tmp_path / "before.csv", before)
     write_rows(tmp_path / "all.csv", rows)
@@ -178,11 +178,11 @@ def test_new_feature_under_load(shops, tmp_path):
         assert "+ feature spend.spend_90d" in plan.stdout and "weir apply" in plan.stdout, plan.stdout
         dry = run(shops["shop-90d"], "apply", "--dry-run", "--data", data)
         assert "built and checked" in dry.stdout, dry.stdout
-        # Killed while it builds, it goes on where it was.
         done = run(shops["shop-90d"], "apply", "--data", data)
         print(done.stdout)
         assert f"switched: process {server.process.pid} is {shops['shop-90d']} now" in done.stdout, done.stdout
         assert "going on with the store that was begun" in done.stdout and "all equal" in done.stdout
+        assert pushes.is_alive(), "events came before the switch alone"
         pushes.join(timeout=120)
         time.sleep(1)
         for thread in lookups:

@@ -34,6 +34,8 @@ struct StoreChanges {
     let closures: [String]
     /// What a new online store is made from.
     let events: Int
+    /// What the one in use takes; the new one stands beside it for a while.
+    let storeBytes: Int64
 
     /// The caller has the readers' lock.
     init(_ directory: DataDirectory, _ catalog: CatalogPlan) throws {
@@ -41,8 +43,13 @@ struct StoreChanges {
         let (stored, services) = try history.definitions()
         definitions = DefinitionChanges(
             online: try OnlineStore.storedDefinition(in: directory.online) ?? "", history: stored, services: services, catalog: catalog)
+        storeBytes = directory.onlineBytes
         closures = try changedClosures(in: directory, catalog, history)
         events = try catalog.streams.filter { stored[$0.name] != nil }.reduce(0) { try $0 + history.eventCount(stream: $1.name) }
+    }
+
+    private var building: String {
+        "`weir apply` makes the online store anew from the history's \(events) events, beside the one in use (\(storeBytes / 1_000_000) MB on disk), and switches to it"
     }
 
     var text: String {
@@ -76,7 +83,7 @@ struct StoreChanges {
         }
         switch changes.consequence {
         case .none where !closures.isEmpty:
-            lines.append("to do: `weir apply` makes the online store anew from the history's \(events) events and switches to it")
+            lines.append("to do: \(building)")
         case .none:
             lines.append(
                 lines.isEmpty
@@ -86,11 +93,11 @@ struct StoreChanges {
         case .fieldsAreAdded: lines.append("nothing is to be built: the history takes the new fields when `weir run` starts")
         case .rebuild:
             lines.append(
-                "to do: `weir apply` makes the online store anew from the history's \(events) events and switches to it; the history stays as it is"
+                "to do: \(building); the history stays as it is"
             )
         case .rekey:
             lines.append(
-                "to do: `weir apply` makes the online store anew from the history's \(events) events and switches to it. The history's rows then get their keys in its views: lookups wait for as long as that takes"
+                "to do: \(building). The history's rows then get their keys in its views: lookups wait for as long as that takes"
             )
         case .ingestAgain:
             lines.append(
@@ -117,7 +124,7 @@ struct StoreChanges {
             .init(key: "features", value: list(changes.features)),
             .init(key: "services", value: list(changes.services)), .init(key: "consequence", value: .string(changes.consequence.rawValue)),
             .init(key: "closures", value: .list(closures.map { .string($0) })),
-            .init(key: "events", value: .int(Int64(events))),
+            .init(key: "events", value: .int(Int64(events))), .init(key: "store_bytes", value: .int(storeBytes)),
         ]).json
     }
 }
