@@ -49,7 +49,7 @@ struct StoreChanges {
     }
 
     private var building: String {
-        "`weir apply` makes the online store anew from the history's \(events) events, beside the one in use (\(storeBytes / 1_000_000) MB on disk), and switches to it"
+        "`weir apply` makes the online store anew from the history's \(events) events, beside the one in use (\(Double(storeBytes / 100_000) / 10) MB on disk), and switches to it"
     }
 
     var text: String {
