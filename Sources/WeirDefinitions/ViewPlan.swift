@@ -151,6 +151,13 @@ package final class ViewPlan: Sendable {
         return chosen
     }
 
+    /// A feature's definition with those of the features that it is derived from: values differ only where this does, or a closure.
+    package func wholeDefinition(of feature: Int) -> String {
+        let own = "\(features[feature].type.rawValue) = \(features[feature].signature)"
+        guard case .derived(let inputs, _) = features[feature].computation else { return own }
+        return ([own] + inputs.map { "(\(wholeDefinition(of: $0)))" }).joined(separator: " ")
+    }
+
     /// Whether the features are labels: of what happens after the time asked for. Only training sets have them.
     package var isLabelView: Bool { windows.contains { $0.kind == .following } }
 

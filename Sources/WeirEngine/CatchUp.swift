@@ -60,7 +60,13 @@ extension ShardEngine {
             for (shard, state) in states.enumerated() where state.appliedSequence < end {
                 // Events are replayed in the order of acceptance: let go only at the end, of what lies before the horizon.
                 works[shard].watermarks = end == last ? watermarks : watermarks.map { _ in .min }
-                try shards.write(shard: shard) { try apply([works[shard]], to: $0) }
+                try shards.write(shard: shard) { transaction in
+                    // Another process that writes to the store would have each event in it twice.
+                    guard transaction.state.appliedSequence == max(state.appliedSequence, position) else {
+                        throw CatchUpError(description: "another process writes to the same online store; nothing more is taken in")
+                    }
+                    try apply([works[shard]], to: transaction)
+                }
             }
             position = end
             try progress(end)

@@ -11,7 +11,7 @@ package struct DefinitionSamples: Codable, Sendable, Hashable {
         package var stream: String
         /// The key of each event.
         package var keys: String
-        /// For each feature its definition and its values at some times.
+        /// For each feature its definition, with those that it is derived from, and its values at some times.
         package var features: [String: Feature]
     }
 
@@ -65,8 +65,11 @@ package struct DefinitionSamples: Codable, Sendable, Hashable {
             views[plan.name] = View(
                 stream: stream.name, keys: weirFingerprint(of: keyTexts),
                 features: Dictionary(
-                    uniqueKeysWithValues: zip(plan.features, values).map {
-                        ($0.name, Feature(definition: "\($0.type.rawValue) = \($0.signature)", values: weirFingerprint(of: $1)))
+                    uniqueKeysWithValues: zip(plan.features.indices, values).map {
+                        (
+                            plan.features[$0].name,
+                            Feature(definition: weirFingerprint(of: plan.wholeDefinition(of: $0)), values: weirFingerprint(of: $1))
+                        )
                     }))
         }
     }

@@ -193,9 +193,13 @@ package final class EntityScan {
         position = table.stream.viewIndex(view.name)!
         block = EntityBlock(rows: EventRows(columns: view.columns))
         records = RecordBatch(schema: table.stream.schema)
-        let known = Set(try Int64.fetchAll(db, sql: "SELECT number FROM weir_segments WHERE stream = ?", arguments: [view.stream]))
+        // Others may have come in their place, of the same numbers.
+        let known = Dictionary(
+            uniqueKeysWithValues: try KnownSegment.rows(table, from: 0, db).map { row -> (Int64, KnownSegment) in
+                (row["number"], try KnownSegment(row, table))
+            })
         for segment in snapshot.segments[view.stream] ?? [] {
-            guard known.contains(segment.number) else {
+            guard let now = known[segment.number], now.lastSequence == segment.lastSequence, now.orders == segment.orders else {
                 throw HistoryError("segments of '\(view.stream)' were deleted from the history while it was being read; start again")
             }
             cursors.append(try GroupCursor(segment, order: try segment.order(of: view), db))

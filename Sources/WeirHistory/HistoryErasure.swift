@@ -50,6 +50,7 @@ struct HistoryErasure {
         // There may be many records, and they are looked for entity by entity.
         try db.execute(sql: "CREATE INDEX weir_output_erasure ON weir_output (topic, key)")
         try removeOwn(catalog.views.filter { $0.entity == entity }, keys: [key], isErased: true)
+        try removeFromGoneViews()
         let work = try rewriteOthers(&arbiter)
         try arbiter.writeUpdates(in: transaction)
         try db.execute(sql: "DROP INDEX weir_output_erasure")
@@ -128,6 +129,16 @@ struct HistoryErasure {
                         """, arguments: [topic, beginning, list])
                 if isErased { receipt.outputRecords += db.changesCount }
             }
+        }
+    }
+
+    /// Views that the definitions no longer have wrote down windows of entities that nobody knows any more: of all of that key.
+    private mutating func removeFromGoneViews() throws {
+        let views = String(decoding: try JSONEncoder().encode(catalog.views.map(\.name)), as: UTF8.self)
+        for table in ["weir_windows", "weir_closed_windows"] {
+            try db.execute(
+                sql: "DELETE FROM \(table) WHERE entity_key = ? AND view NOT IN (SELECT value FROM json_each(?))", arguments: [key, views])
+            if table == "weir_closed_windows" { receipt.closedWindows += db.changesCount }
         }
     }
 

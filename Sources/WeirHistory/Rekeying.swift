@@ -28,7 +28,7 @@ struct Rekeying {
             try db.execute(sql: "ALTER TABLE \(table.name) ADD COLUMN \(StreamTable.keyColumn(view)) TEXT")
         }
         try writeKeys(progress)
-        if !removed.isEmpty { try checkIdentities(without: removed) }
+        if !removed.isEmpty { try checkIdentities() }
         // A key that no view has any more would be there for good, whoever is forgotten.
         for view in removed where columns.contains("_key_" + view) {
             try db.execute(sql: "ALTER TABLE \(table.name) DROP COLUMN \(StreamTable.quote("_key_" + view))")
@@ -90,7 +90,7 @@ struct Rekeying {
     }
 
     /// Fewer keys may make one event of two that were accepted.
-    private func checkIdentities(without removed: [String]) throws {
+    private func checkIdentities() throws {
         guard let id = table.idColumn else { return }
         let clash = try Row.fetchOne(
             db,
@@ -99,9 +99,45 @@ struct Rekeying {
                 GROUP BY \(table.timeColumn), \(id), _key_hash HAVING count(*) > 1 LIMIT 1
                 """)
         guard let clash else { return }
-        let (first, second): (Int64, Int64) = (clash["first"], clash["second"])
-        throw HistoryError(
-            "without the view \(removed.joined(separator: ", ")) of '\(table.stream.name)' the events number \(first) and \(second) of the history would be one event: they have the same time, id and keys. Keep the view, or use another --data directory and ingest again"
-        )
+        throw HistoryError(Self.refusal(table, clash["first"], clash["second"]))
+    }
+
+    static func refusal(_ table: StreamTable, _ first: Int64, _ second: Int64) -> String {
+        "by the keys that the views of '\(table.stream.name)' have now, the events number \(first) and \(second) of the history would be one event: they have the same time and id. Keep the view that tells them apart, or use another --data directory and ingest again"
+    }
+}
+
+extension HistoryReader {
+    /// Why a stream's rows cannot get their keys in its views; nil where they can. Reads the rows that share a time and an id.
+    package func identityClash(of stream: String) throws -> String? {
+        let table = try table(stream)
+        guard let id = table.idColumn, try read({ db in try db.tableExists(stream) }) else { return nil }
+        let numbers = try read { db in
+            try Int64.fetchAll(
+                db,
+                sql: """
+                    SELECT _seq FROM \(table.name) WHERE (\(table.timeColumn), \(id)) IN
+                    (SELECT \(table.timeColumn), \(id) FROM \(table.name) GROUP BY 1, 2 HAVING count(*) > 1) ORDER BY _seq
+                    """)
+        }
+        struct Identity: Hashable {
+            let time: Int64
+            let id: String
+            let keyHash: UInt64
+        }
+        var known: [Identity: Int64] = [:]
+        for start in stride(from: 0, to: numbers.count, by: RowCollector.batchRows) {
+            let some = Array(numbers[start..<min(numbers.count, start + RowCollector.batchRows)])
+            guard var batch = try events(of: stream, numbers: some) else { continue }
+            batch.hashKeys()
+            for row in 0..<batch.count {
+                let number = batch.records.rows[batch.recordRows[row]].offset
+                let identity = Identity(
+                    time: batch.times[row], id: batch.ids.withText(row) { String(decoding: $0, as: UTF8.self) },
+                    keyHash: batch.keyHashes[row])
+                if let first = known.updateValue(number, forKey: identity) { return Rekeying.refusal(table, first, number) }
+            }
+        }
+        return nil
     }
 }

@@ -1,3 +1,4 @@
+import Foundation
 import WeirAlgebra
 import Synchronization
 import WeirDefinitions
@@ -90,7 +91,7 @@ package final class SessionStore: Sendable {
         package struct Push: Codable, Sendable {
             package var stream: String
             /// One event as JSON.
-            package var event: [UInt8]
+            package var event: Data
         }
         package var id: String
         package var pushes: [Push]
@@ -103,7 +104,7 @@ package final class SessionStore: Sendable {
             state.expire(now)
             return state.sessions.sorted { ($0.value.expiresAt, $0.key) < ($1.value.expiresAt, $1.key) }.map { id, session in
                 HandedOver(
-                    id: id, pushes: session.entries.map { .init(stream: $0.stream, event: $0.json) },
+                    id: id, pushes: session.entries.map { .init(stream: $0.stream, event: Data($0.json)) },
                     secondsLeft: (session.expiresAt - now) / .seconds(1))
             }
         }

@@ -256,9 +256,9 @@ package final class OnlineStore: ShardSet, Sendable {
         let encoder = JSONEncoder()
         encoder.outputFormatting = .sortedKeys
         let bytes = try encoder.encode(samples)
-        let transaction = try environments[0].beginWrite()
-        try samplesKey.withUnsafeBytes { key in try bytes.withUnsafeBytes { try transaction.put(key, $0) } }
-        try transaction.commit()
+        try write(shard: 0) { writer in
+            try samplesKey.withUnsafeBytes { key in try bytes.withUnsafeBytes { try writer.put(key, $0) } }
+        }
     }
 
     /// Waits until the disk has every commit.
@@ -383,6 +383,8 @@ package final class OnlineStore: ShardSet, Sendable {
             }
             return removed
         }
+
+        fileprivate func put(_ key: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) throws { try transaction.put(key, value) }
 
         fileprivate func abort() { transaction.abort() }
 

@@ -83,6 +83,31 @@ package struct DataDirectory: Sendable {
         return Int32(text.dropFirst("process ".count))
     }
 
+    /// For who makes another online store: two would put each event into it twice.
+    func lockBuild() throws -> WriterLock {
+        try create()
+        let file = path + "/build.lock"
+        let descriptor = open(file, O_RDWR | O_CREAT | O_CLOEXEC, 0o644)
+        guard descriptor >= 0 else { throw DataDirectoryError("cannot open \(file): \(String(cString: strerror(errno)))") }
+        guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
+            close(descriptor)
+            throw DataDirectoryError(
+                "another process (`weir apply`, `weir rebuild`) makes an online store in \(path); wait for it, or end it")
+        }
+        return WriterLock(descriptor: descriptor)
+    }
+
+    /// Whether the process that has the writer's place is this user's.
+    package var isOwn: Bool {
+        get throws {
+            var status = stat()
+            guard stat(path + "/lock", &status) == 0 else {
+                throw DataDirectoryError("cannot look at \(path)/lock: \(String(cString: strerror(errno)))")
+            }
+            return status.st_uid == getuid()
+        }
+    }
+
     /// Whether a process has the writer's place.
     package var isLocked: Bool {
         let descriptor = open(path + "/lock", O_RDWR | O_CLOEXEC)

@@ -12,6 +12,7 @@ package final class OnlineStoreBuild {
     package let store: OnlineStore
     private let directory: DataDirectory
     private let catalog: CatalogPlan
+    private let lock: WriterLock
 
     /// Begins a store, or goes on with one that was begun with the same definitions and shards.
     ///
@@ -24,6 +25,7 @@ package final class OnlineStoreBuild {
     ) throws {
         self.directory = directory
         self.catalog = catalog
+        lock = try directory.lockBuild()
         let count = shards ?? OnlineStore.shardCount(in: directory.online) ?? OnlineStore.defaultShards
         if !isResumed || OnlineStore.shardCount(in: directory.onlineNew) != count || !Self.isBegun(directory, catalog, reader) {
             try Self.remove(directory.onlineNew)
@@ -76,22 +78,36 @@ package final class OnlineStoreBuild {
     }
 
     /// Waits until the disk has all of it, so that it outlasts a power cut.
-    package func finish(_ reader: HistoryReader) throws {
+    ///
+    /// - Parameter isChecked: whoever next opens the store for writing may take it.
+    package func finish(_ reader: HistoryReader, isChecked: Bool) throws {
         try keepSamples(in: store, reader)
+        if isChecked { try Data().write(to: URL(fileURLWithPath: directory.onlineNew + "/" + Self.checkedName)) }
         try store.sync()
+        syncNames([directory.onlineNew])
         try? FileManager.default.removeItem(atPath: directory.onlineNew + "/" + Self.unsyncedName)
     }
+
+    /// Whether a store of these definitions was made and checked, and only waits to be taken.
+    package static func isChecked(_ directory: DataDirectory, _ catalog: CatalogPlan, _ reader: HistoryReader) -> Bool {
+        FileManager.default.fileExists(atPath: directory.onlineNew + "/" + checkedName) && isBegun(directory, catalog, reader)
+    }
+
+    /// A store that goes on being made is to be checked again.
+    package func uncheck() { try? FileManager.default.removeItem(atPath: directory.onlineNew + "/" + Self.checkedName) }
+
+    private static let checkedName = "checked"
 
     /// Puts the store in the place of the one in use. The caller has the writer's lock; the build is closed by then.
     package static func install(_ directory: DataDirectory) throws {
         let files = FileManager.default
         sync()
-        try? files.removeItem(atPath: directory.onlineNew + "/" + unsyncedName)
         try remove(directory.onlineOld)
         // Between the two renames there is no online store; a start then takes the new one, or makes one from the history.
         if files.fileExists(atPath: directory.online) { try files.moveItem(atPath: directory.online, toPath: directory.onlineOld) }
         CrashPoint.reach(.rebuildMoved)
         try files.moveItem(atPath: directory.onlineNew, toPath: directory.online)
+        for name in [unsyncedName, checkedName] { try? files.removeItem(atPath: directory.online + "/" + name) }
         try? files.removeItem(atPath: directory.onlineOld)
     }
 
@@ -119,12 +135,7 @@ package final class OnlineStoreBuild {
         let path = directory.onlineNew + "/" + unsyncedName
         try FileManager.default.createDirectory(atPath: directory.onlineNew, withIntermediateDirectories: true)
         try Data((systemRun ?? "").utf8).write(to: URL(fileURLWithPath: path))
-        for name in [path, directory.onlineNew] {
-            let descriptor = open(name, O_RDONLY | O_CLOEXEC)
-            guard descriptor >= 0 else { continue }
-            fsync(descriptor)
-            close(descriptor)
-        }
+        syncNames([path, directory.onlineNew])
     }
 
     private static func isSound(_ directory: DataDirectory) -> Bool {
@@ -132,6 +143,16 @@ package final class OnlineStoreBuild {
         guard FileManager.default.fileExists(atPath: path) else { return true }
         guard let run = systemRun else { return false }
         return (try? String(contentsOfFile: path, encoding: .utf8)) == run
+    }
+}
+
+/// Waits until the disk has files, and what directories name.
+private func syncNames(_ paths: [String]) {
+    for path in paths {
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { continue }
+        fsync(descriptor)
+        close(descriptor)
     }
 }
 

@@ -18,7 +18,6 @@ package final class PushIngest: @unchecked Sendable {
     private var lastTrim = Date()
     private let condition = NSCondition()
     private var isDone = false
-    private var isStopping = false
 
     /// - Parameter secondsBetweenTrims: how often the log lets go of what the history has. nil: at the start alone, for a history that
     ///   is not synced, which a power cut may take back behind pushes that were acknowledged.
@@ -49,20 +48,6 @@ package final class PushIngest: @unchecked Sendable {
             self.condition.broadcast()
             self.condition.unlock()
         }
-    }
-
-    /// Takes no more, though the log goes on.
-    package func stop() {
-        condition.lock()
-        isStopping = true
-        while !isDone { condition.wait() }
-        condition.unlock()
-    }
-
-    private var shouldStop: Bool {
-        condition.lock()
-        defer { condition.unlock() }
-        return isStopping
     }
 
     /// Waits until what the log holds is handed over; the log must have been stopped.
@@ -97,11 +82,10 @@ package final class PushIngest: @unchecked Sendable {
     }
 
     private func next() throws -> PushLog.Record? {
-        while !shouldStop {
+        while true {
             trim()
-            if let record = try log.read(at: position, timeout: 0.5) { return record }
+            if let record = try log.read(at: position, timeout: 1) { return record }
             if log.isStopped { return nil }
         }
-        return nil
     }
 }

@@ -11,6 +11,7 @@ package final class StoreWriter: Sendable {
     package let pipeline: Pipeline
     package let reader: HistoryReader
     package let lock: WriterLock
+    private let report: @Sendable (String) -> Void
     // Asked for positions before the pipeline starts; afterwards it belongs to the history thread.
     nonisolated(unsafe) package let history: HistoryWriter
 
@@ -27,35 +28,53 @@ package final class StoreWriter: Sendable {
     ) throws {
         self.directory = directory
         self.catalog = catalog
+        self.report = report
         self.lock = try lock ?? directory.lock()
         try finishErasures(directory, catalog, mapBytes: mapBytes, online: .repair, isInterrupted: true, report: report)
+        let isBuildTaken = try Self.takesBuild(directory, catalog)
         history = try HistoryWriter(directory: directory.path, catalog: catalog, isSynced: isSynced, report: report)
         reader = try HistoryReader(directory: directory.path, catalog: catalog)
-        try Self.installBuild(directory, catalog, history, reader, mapBytes: mapBytes, report: report, progress: progress)
+        if isBuildTaken {
+            try Self.installBuild(directory, catalog, history, reader, mapBytes: mapBytes, report: report, progress: progress)
+        }
         store = try OnlineStore(
             directory: directory.online, catalog: catalog, shards: shards, mode: .write(isSynced: isSynced), mapBytes: mapBytes)
         pipeline = Pipeline(catalog: catalog, writer: history, store: store)
-        try checkClosures(of: store, reader)
         try catchUp(progress)
-        try keepSamples()
+        keepSamples()
     }
 
     /// Keeps what the definitions make of some events, so that a change inside of a closure will be noticed. To be called when much has
     /// been taken in.
-    package func keepSamples() throws { try WeirPipeline.keepSamples(in: store, reader) }
+    package func keepSamples() {
+        do { try WeirPipeline.keepSamples(in: store, reader) } catch { report("changes of closures may go unnoticed: \(error)") }
+    }
 
-    /// Takes the online store that `weir apply` has made for these definitions, where the one in use is of others, or is missing.
+    /// Whether the online store that `weir apply` has made for these definitions is to be taken, since the one in use is of others, or is
+    /// missing. Refuses to go on where there is none: before anything is written.
+    private static func takesBuild(_ directory: DataDirectory, _ catalog: CatalogPlan) throws -> Bool {
+        // A history of an earlier build cannot be read before the writer has brought it up to date.
+        let reader = try? HistoryReader(directory: directory.path, catalog: catalog, whileErasing: true)
+        let isBuilt = reader.map { OnlineStoreBuild.isChecked(directory, catalog, $0) } ?? false
+        guard OnlineStore.exists(directory.online), let stored = try OnlineStore.storedDefinition(in: directory.online) else {
+            return isBuilt
+        }
+        let shards = OnlineStore.shardCount(in: directory.online) ?? 0
+        let isSame =
+            try stored == OnlineStore.definition(of: catalog, shards: shards)
+            && (reader.map { try changedClosures(in: directory, catalog, $0) } ?? []).isEmpty
+        if isSame || isBuilt { return !isSame }
+        // Says what differs.
+        let store = try OnlineStore(directory: directory.online, catalog: catalog, shards: nil, mode: .read)
+        if let reader { try checkClosures(of: store, reader) }
+        return false
+    }
+
+    /// Takes that store.
     private static func installBuild(
         _ directory: DataDirectory, _ catalog: CatalogPlan, _ history: HistoryWriter, _ reader: HistoryReader, mapBytes: Int,
         report: @escaping @Sendable (String) -> Void, progress: (Int64, Int64) -> Void
     ) throws {
-        guard OnlineStoreBuild.isBegun(directory, catalog, reader) else { return }
-        if let inUse = OnlineStore.shardCount(in: directory.online),
-            try OnlineStore.storedDefinition(in: directory.online) == OnlineStore.definition(of: catalog, shards: inUse),
-            try changedClosures(in: directory, catalog, reader).isEmpty
-        {
-            return
-        }
         do {
             let last = history.latestSequence
             let build = try OnlineStoreBuild(

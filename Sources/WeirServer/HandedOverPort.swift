@@ -1,3 +1,4 @@
+import FoundationEssentials
 import NIOCore
 import NIOPosix
 import Synchronization
@@ -17,7 +18,7 @@ package struct HandedOverPort: Codable, Sendable {
         /// nil for a client that has not said who it is.
         package var user: String?
         /// The beginning of a command whose end has not arrived.
-        package var unread: [UInt8]
+        package var unread: Data
     }
 
     /// The socket that listens. Who connects meanwhile waits in its queue.

@@ -1,3 +1,4 @@
+import FoundationEssentials
 import Logging
 import NIOCore
 import NIOTLS
@@ -136,6 +137,7 @@ package final class RESPConnectionHandler: ChannelDuplexHandler {
             stoppingSince = .now()
             drain()
         case let event as HandOverRequested:
+            if collector != nil { return }
             collector = event.collector
             handOver()
         case is TLSUserEvent: isEncrypted = true
@@ -260,7 +262,7 @@ package final class RESPConnectionHandler: ChannelDuplexHandler {
     /// Lets go of the socket for the program that the process becomes, once everything that has arrived is answered and the answers are
     /// sent. What is still to be read waits in the socket.
     private func handOver() {
-        guard let collector, let context, client != nil, phase == .serving, !isBlocked, !isInputClosed else { return }
+        guard let collector, let context, client != nil, phase == .serving, !isBlocked, !isInputClosed, !isProcessing else { return }
         flush()
         let sent = context.eventLoop.makePromise(of: Void.self)
         let bound = NIOLoopBound(self, eventLoop: context.eventLoop)
@@ -275,7 +277,7 @@ package final class RESPConnectionHandler: ChannelDuplexHandler {
                     HandedOverPort.Connection(
                         descriptor: descriptor, version: client.version.rawValue, name: client.name, libraryName: client.libraryName,
                         libraryVersion: client.libraryVersion, user: client.account?.user.name,
-                        unread: Array(handler.input.readableBytesView)))
+                        unread: Data(handler.input.readableBytesView)))
             }
             handler.phase = .closing
             context.close(promise: nil)
@@ -402,6 +404,11 @@ package final class RESPConnectionHandler: ChannelDuplexHandler {
                 writeAndClose()
             }
             if writer.buffer.readableBytes >= RESPConnectionHandler.repliesBytesMax { flush() }
+        }
+        // It may have been blocked in the middle of what it has read.
+        if collector != nil, isDry {
+            let bound = context.map { NIOLoopBound(self, eventLoop: $0.eventLoop) }
+            context?.eventLoop.execute { bound?.value.handOver() }
         }
         if phase == .finishing, isDry, isInputClosed { writeAndClose() }
         if input.readableBytes == 0 { input = ByteBuffer() }

@@ -158,10 +158,14 @@ package final class RESPServer: Sendable {
         }
         try? await listener.close().get()
         let collector = ConnectionCollector()
-        for channel in connections.open { channel.pipeline.fireUserInboundEventTriggered(HandOverRequested(collector: collector)) }
         let deadline = ContinuousClock.now + limit
-        while !connections.open.isEmpty, ContinuousClock.now < deadline { try? await Task.sleep(for: .milliseconds(1)) }
-        await stop()
+        // Again and again, since some may have been accepted just before.
+        while !connections.open.isEmpty, ContinuousClock.now < deadline {
+            for channel in connections.open { channel.pipeline.fireUserInboundEventTriggered(HandOverRequested(collector: collector)) }
+            try? await Task.sleep(for: .milliseconds(2))
+        }
+        // Who does not take replies, or waits for one for so long, is cut: all others wait for them.
+        await stop(limit: .milliseconds(200))
         return HandedOverPort(listener: descriptor, connections: collector.connections)
     }
 

@@ -49,7 +49,14 @@ struct ApplyCommand: ParsableCommand {
 
     private func build(_ catalog: CatalogPlan, _ changes: DefinitionChanges) throws {
         let history = try HistoryReader(directory: data.directory.path, catalog: catalog)
+        // What the switch would come to a stop at is found before.
+        if changes.consequence == .rekey {
+            for stream in catalog.streams {
+                if let clash = try history.identityClash(of: stream.name) { throw CommandFailure(clash) }
+            }
+        }
         let build = try OnlineStoreBuild(directory: data.directory, catalog: catalog, reader: history, shards: nil, isResumed: true)
+        build.uncheck()
         let before = try build.appliedSequence()
         if before > 0 { print("going on with the store that was begun: \(before) events are in it") }
         let progress = ProgressReport("apply")
@@ -67,7 +74,7 @@ struct ApplyCommand: ParsableCommand {
         let check = try BuildCheck(lookups, history, data.directory, changes)
         print(check.text)
         if check.hasFailed(acceptsChanges: acceptChanges) { throw ExitCode(1) }
-        try build.finish(history)
+        try build.finish(history, isChecked: !dryRun)
     }
 
     // MARK: Switching
@@ -90,6 +97,10 @@ struct ApplyCommand: ParsableCommand {
             throw CommandFailure("the path of this executable cannot be found; stop `weir run`, then start it as this executable")
         }
         try checkArguments(of: process)
+        guard try data.directory.isOwn else {
+            throw CommandFailure(
+                "the store in \(data.directory.path) is another user's; run `weir apply` as that user, as which `weir run` runs")
+        }
         try HandoverRequest(executable: executable).write(to: data.directory)
         let start = ContinuousClock.now
         while let request = try HandoverRequest.read(from: data.directory) {
@@ -98,7 +109,9 @@ struct ApplyCommand: ParsableCommand {
                 throw CommandFailure("process \(process) did not hand over: \(refusal)")
             }
             let isAlive = data.directory.isLocked
-            guard isAlive, ContinuousClock.now - start < .seconds(Limits.handoverSecondsMax) else {
+            // Once it is the new program it may have much to do before it is ready.
+            let isNew = Self.program(of: process) == executable
+            guard isAlive, isNew || ContinuousClock.now - start < .seconds(Limits.handoverSecondsMax) else {
                 HandoverRequest.remove(from: data.directory)
                 throw CommandFailure(
                     isAlive
@@ -107,7 +120,14 @@ struct ApplyCommand: ParsableCommand {
             }
             usleep(20_000)
         }
+        guard Self.program(of: process) == executable else {
+            throw CommandFailure("process \(process) is not \(executable) now: it was started anew meanwhile; see its log")
+        }
         print("switched: process \(process) is \(executable) now")
+    }
+
+    private static func program(of process: Int32) -> String? {
+        try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/\(process)/exe")
     }
 
     /// Whether this executable understands how the running one was started.
@@ -150,7 +170,7 @@ struct BuildCheck {
         try checkLatest(lookups, history, verifier)
         guard let log = try RequestLogReader(directory: directory.path, store: try history.storeID()) else { return }
         let served = RequestVerifier(lookups, history: history, takesOtherDefinitions: true)
-        let meant = Set(changes.features.map(\.name))
+        let meant = Self.meant(changes, lookups.catalog)
         var number = try log.number(before: Limits.requestsCheckedByApply)
         while true {
             let records = try log.records(after: number, limit: 256)
@@ -172,6 +192,37 @@ struct BuildCheck {
                 }
             }
         }
+    }
+
+    /// The features whose values may be others: `view.feature` where its definition is, or one that it is derived from; `service.feature`
+    /// where an input's is, or the service's.
+    private static func meant(_ changes: DefinitionChanges, _ catalog: CatalogPlan) -> Set<String> {
+        var meant = Set(changes.features.map(\.name))
+        let views = Set(changes.views.map(\.name))
+        for view in catalog.views {
+            for feature in view.features {
+                let name = view.name + "." + feature.name
+                if views.contains(view.name) { meant.insert(name) }
+                if case .derived(let inputs, _) = feature.computation,
+                    inputs.contains(where: { meant.contains(view.name + "." + view.features[$0].name) })
+                {
+                    meant.insert(name)
+                }
+            }
+        }
+        let services = Set(changes.services.map(\.name))
+        for service in catalog.services {
+            for output in service.outputs {
+                guard case .onDemand(let inputs, _) = output.computation else { continue }
+                let isMeant = inputs.contains { input in
+                    guard case .feature(let join, let feature) = input else { return false }
+                    let view = service.joins[join].view
+                    return meant.contains(view.name + "." + view.features[feature].name)
+                }
+                if isMeant || services.contains(service.name) { meant.insert(service.name + "." + output.name) }
+            }
+        }
+        return meant
     }
 
     /// The entities of the latest events, in every view.

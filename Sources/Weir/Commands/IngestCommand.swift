@@ -69,7 +69,7 @@ struct IngestCommand: ParsableCommand {
             progress.finish()
         }
         try writer.pipeline.stop()
-        try writer.keepSamples()
+        writer.keepSamples()
         let summary = writer.pipeline.summary
         let seconds = Double((ContinuousClock.now - start) / .milliseconds(1)) / 1_000
         var line = "\(summary.accepted) events accepted in \(seconds) s"

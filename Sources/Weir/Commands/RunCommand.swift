@@ -79,8 +79,8 @@ final class Service: Sendable {
         var directory: DataDirectory
         /// What the earlier program of this process left.
         var taken: Handover?
-        /// Is called once, while lookups are still answered: stops everything that writes to the stores.
-        var stopWriting: @Sendable () throws -> Void
+        /// Is called once, while lookups are still answered: stops what takes its time and is not needed for answers.
+        var prepare: @Sendable () throws -> Void
     }
 
     /// Starts both ports, says so, and serves until a signal comes, or a request to hand over.
@@ -153,7 +153,7 @@ final class Service: Sendable {
                 return .stopped
             case .request(let request):
                 logger.notice("handing over to \(request.executable)")
-                try handover?.stopWriting()
+                try handover?.prepare()
                 let port = try waiting {
                     let port = await resp.handOver()
                     await http.stop()
@@ -393,9 +393,15 @@ struct RunCommand: ParsableCommand {
         let service = Service()
         let catalog = try App.plan()
         let taken = try Handover.take()
+        let lock = try data.directory.lock(handedOver: taken?.lock)
         // What asks for a handover that this process has not seen is of the past.
         if taken == nil { HandoverRequest.remove(from: data.directory) }
-        let writer = try openStoreWriter(data, writing, lock: try taken.map { try data.directory.lock(handedOver: $0.lock) })
+        let writer: StoreWriter
+        do { writer = try openStoreWriter(data, writing, lock: lock) } catch {
+            // Nothing of what was handed over is touched yet.
+            if let taken { try withExtendedLifetime(lock) { try taken.goBack(error, in: data.directory) } }
+            throw error
+        }
         let pushLog = try PushLog(directory: data.directory.push)
         let push = try PushIngest(
             log: pushLog, catalog: catalog, pipeline: writer.pipeline, history: writer.history,
@@ -437,12 +443,11 @@ struct RunCommand: ParsableCommand {
             kafkaInput?.stop()
             defer { kafkaOutputs?.stop() }
             try writer.pipeline.stop()
-            try writer.keepSamples()
+            writer.keepSamples()
         }
         let handover = Service.HandoverOptions(directory: data.directory, taken: taken) {
-            // Pushes are logged on, and acknowledged: the next program takes them in.
-            push.stop()
-            try stopWriting()
+            kafkaInput?.stop()
+            selfCheck?.stop()
         }
         let served = Result {
             try service.serve(
@@ -451,33 +456,25 @@ struct RunCommand: ParsableCommand {
         }
         selfCheck?.stop()
         requestLogger?.stop()
-        if case .success(.handedOver(let request, let port, let httpPort)) = served {
-            try service.throwFailure()
-            pushLog.stop()
-            writer.store.dropIdleReaders()
-            let handover = Handover(
-                port: port, httpPort: httpPort, sessions: lookups.sessions.handOver(), lock: try writer.lock.handOver())
-            do { try handover.become(request.executable, in: data.directory) } catch {
-                // Better the old program than none.
-                report("warning: \(error)")
-                try HandoverRequest(executable: request.executable, refusal: "\(error)").write(to: data.directory)
-                try handover.become("/proc/self/exe", in: data.directory)
-            }
-        }
         // What was acknowledged or read is taken in before the process ends.
         pushLog.stop()
         push.waitUntilDone()
         let stopped = Result { try stopWriting() }
-        _ = try served.get()
+        let end = try served.get()
         try service.throwFailure()
         try stopped.get()
+        guard case .handedOver(let request, let port, let httpPort) = end else { return }
+        writer.store.dropIdleReaders()
+        let next = try Handover(port: port, httpPort: httpPort, sessions: lookups.sessions.handOver(), lock: try writer.lock.handOver())
+        do { try next.become(request.executable, in: data.directory) } catch { try next.goBack(error, in: data.directory) }
     }
 
     /// Goes on with a session that an earlier program of this process held. What the definitions no longer take is said and left out.
     private func take(_ session: SessionStore.HandedOver, _ lookups: LookupService) throws {
         let entries = session.pushes.compactMap { push -> SessionStore.Entry? in
             do throws(LookupError) {
-                return .init(stream: push.stream, json: push.event, batch: try lookups.decodeEvents(push.stream, [push.event]))
+                return .init(
+                    stream: push.stream, json: Array(push.event), batch: try lookups.decodeEvents(push.stream, [Array(push.event)]))
             } catch {
                 report("warning: an event of a session is left out: \(error)")
                 return nil
