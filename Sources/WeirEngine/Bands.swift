@@ -20,6 +20,8 @@ struct Piece {
         case leaf(UnsafeRawBufferPointer)
         /// One of the scratch's `rows`.
         case rows(Int)
+        /// The scratch's `view`.
+        case view
     }
 
     let band: Int
@@ -36,7 +38,9 @@ package final class EvaluationScratch {
     /// In the order of their bands.
     @exclusivity(unchecked) var pieces: [Piece] = []
     @exclusivity(unchecked) var rows: [EventRows] = []
-    /// Of `rows[0]`, those that many evaluations are made from: long ranges of them are put together from tiles.
+    /// Rows that outlive the evaluation.
+    @exclusivity(unchecked) var view: RowsView?
+    /// Of `view`, those that many evaluations are made from: long ranges of them are put together from tiles.
     @exclusivity(unchecked) private(set) var tiledRows: Range<Int>?
     /// By slot, each of its own type.
     @exclusivity(unchecked) private var rowTiles: [AnyObject?] = []

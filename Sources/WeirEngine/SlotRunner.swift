@@ -77,17 +77,19 @@ private struct TypedSlotRunner<A: Accumulation> {
                             )
                         }
                         foldLeaf(leaf!.rows, piece.range, into: &partial)
-                    case .rows(let number):
-                        if number == 0, !A.canSettle, let tiled = scratch.tiledRows, piece.range.count >= RowTiles<A>.base * 2 {
+                    case .rows(let number): fold(scratch.rows[number], piece.range, into: &partial)
+                    case .view:
+                        guard let view = scratch.view else { continue }
+                        if !A.canSettle, let tiled = scratch.tiledRows, piece.range.count >= RowTiles<A>.base * 2 {
                             scratch.tiles(index) { RowTiles<A>(tiled) }.add(
                                 piece.range, to: &partial, merge: accumulation.merge
                             ) { range in
                                 var part = accumulation.empty
-                                fold(scratch.rows[0], range, into: &part)
+                                fold(view, range, into: &part)
                                 return part
                             }
                         } else {
-                            fold(scratch.rows[number], piece.range, into: &partial)
+                            fold(view, piece.range, into: &partial)
                         }
                     }
                 }

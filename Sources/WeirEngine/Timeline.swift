@@ -162,3 +162,26 @@ struct RowsTimeline: Timeline {
     var isKnown: Bool { !range.isEmpty }
     var baseTime: Int64? { nil }
 }
+
+/// The same of rows that others hold.
+struct ViewTimeline: Timeline {
+    let rows: RowsView
+    /// The entity's.
+    let range: Range<Int>
+
+    func addPieces(to scratch: EvaluationScratch) {
+        scratch.view = rows
+        scratch.add(rows, .view, in: range)
+    }
+
+    func forEachTimeDescending(before end: Int64, _ body: (Int64) -> Bool) {
+        for row in (range.lowerBound..<rows.lowerBound(end, in: range)).reversed() where !body(rows.time(row)) { return }
+    }
+
+    func contains(time: Int64, id: UnsafeRawBufferPointer, tag: UInt32) -> Bool {
+        rows.contains(time: time, id: id, tag: tag, in: range)
+    }
+
+    var isKnown: Bool { !range.isEmpty }
+    var baseTime: Int64? { nil }
+}
