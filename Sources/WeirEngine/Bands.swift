@@ -42,8 +42,8 @@ package final class EvaluationScratch {
     @exclusivity(unchecked) var view: RowsView?
     /// Of `view`, those that many evaluations are made from: long ranges of them are put together from tiles.
     @exclusivity(unchecked) private(set) var tiledRows: Range<Int>?
-    /// By slot, each of its own type.
-    @exclusivity(unchecked) private var rowTiles: [AnyObject?] = []
+    /// By slot, each of its own type; and whether it was begun for the rows.
+    @exclusivity(unchecked) private var rowTiles: [(tiles: AnyObject, isBegun: Bool)?] = []
     /// Is told what an evaluation merges, where it is to be explained.
     @exclusivity(unchecked) var recorder: EvaluationRecorder?
 
@@ -59,15 +59,17 @@ package final class EvaluationScratch {
     /// Says that the evaluations which follow are made from these rows, the same every time; nil: from others every time.
     package func tile(_ rows: Range<Int>?) {
         tiledRows = rows
-        for index in rowTiles.indices { rowTiles[index] = nil }
+        for index in rowTiles.indices { rowTiles[index]?.isBegun = false }
     }
 
-    func tiles<T: AnyObject>(_ slot: Int, _ make: () -> T) -> T {
+    func tiles<T: AnyObject>(_ slot: Int, _ make: () -> T, begin: (T) -> Void) -> T {
         while rowTiles.count <= slot { rowTiles.append(nil) }
-        if let known = rowTiles[slot] { return unsafeDowncast(known, to: T.self) }
-        let new = make()
-        rowTiles[slot] = new
-        return new
+        if let known = rowTiles[slot], known.isBegun { return unsafeDowncast(known.tiles, to: T.self) }
+        // Those of another view may be of another type.
+        let tiles = rowTiles[slot]?.tiles as? T ?? make()
+        begin(tiles)
+        rowTiles[slot] = (tiles, true)
+        return tiles
     }
 
     func begin() {

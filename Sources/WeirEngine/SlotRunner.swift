@@ -80,14 +80,8 @@ private struct TypedSlotRunner<A: Accumulation> {
                     case .rows(let number): fold(scratch.rows[number], piece.range, into: &partial)
                     case .view:
                         guard let view = scratch.view else { continue }
-                        if !A.canSettle, let tiled = scratch.tiledRows, piece.range.count >= RowTiles<A>.base * 2 {
-                            scratch.tiles(index) { RowTiles<A>(tiled) }.add(
-                                piece.range, to: &partial, merge: accumulation.merge
-                            ) { range in
-                                var part = accumulation.empty
-                                fold(view, range, into: &part)
-                                return part
-                            }
+                        if !A.canSettle, let tiled = scratch.tiledRows, piece.range.count >= RowTiles<A>.rowsMin {
+                            tiles(scratch, tiled).add(piece.range, to: &partial) { fold(view, $0, into: &$1) }
                         } else {
                             fold(view, piece.range, into: &partial)
                         }
@@ -102,6 +96,14 @@ private struct TypedSlotRunner<A: Accumulation> {
                 }
                 if missing == 0 { return }
             }
+        }
+    }
+
+    private func tiles(_ scratch: EvaluationScratch, _ rows: Range<Int>) -> RowTiles<A> {
+        scratch.tiles(index) {
+            RowTiles(accumulation)
+        } begin: {
+            $0.begin(rows, accumulation)
         }
     }
 
