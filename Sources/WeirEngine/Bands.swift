@@ -20,8 +20,8 @@ struct Piece {
         case leaf(UnsafeRawBufferPointer)
         /// One of the scratch's `rows`.
         case rows(Int)
-        /// The scratch's `view`.
-        case view
+        /// Those that the scratch holds.
+        case held
     }
 
     let band: Int
@@ -38,9 +38,9 @@ package final class EvaluationScratch {
     /// In the order of their bands.
     @exclusivity(unchecked) var pieces: [Piece] = []
     @exclusivity(unchecked) var rows: [EventRows] = []
-    /// Rows that outlive the evaluation.
-    @exclusivity(unchecked) var view: RowsView?
-    /// Of `view`, those that many evaluations are made from: long ranges of them are put together from tiles.
+    /// Rows that many evaluations read.
+    @exclusivity(unchecked) private(set) var held: RowsView?
+    /// Of these, those that many evaluations are made from: long ranges of them are put together from tiles.
     @exclusivity(unchecked) private(set) var tiledRows: Range<Int>?
     /// By slot, each of its own type; and whether it was begun for the rows.
     @exclusivity(unchecked) private var rowTiles: [(tiles: AnyObject, isBegun: Bool)?] = []
@@ -56,7 +56,16 @@ package final class EvaluationScratch {
         return false
     }
 
-    /// Says that the evaluations which follow are made from these rows, the same every time; nil: from others every time.
+    /// Holds rows while some evaluations read them.
+    package func hold<R>(_ rows: EventRows, _ body: () throws -> R) rethrows -> R {
+        try rows.withView { view in
+            held = view
+            defer { held = nil }
+            return try body()
+        }
+    }
+
+    /// Says that the evaluations which follow are made from these of the held rows, the same every time; nil: from others every time.
     package func tile(_ rows: Range<Int>?) {
         tiledRows = rows
         for index in rowTiles.indices { rowTiles[index]?.isBegun = false }
@@ -92,7 +101,7 @@ package final class EvaluationScratch {
         let start = range?.lowerBound ?? 0
         var upper = rows.lowerBound(areSession ? first.overlayEnd : first.end, in: start..<(range?.upperBound ?? rows.count))
         for number in 0..<bands.count {
-            let lower = rows.lowerBound(bands[number].start, in: start..<upper)
+            let lower = rows.lowerBoundFromEnd(bands[number].start, in: start..<upper)
             if lower < upper { add(number, source, lower..<upper) }
             upper = lower
             if upper == start { return }

@@ -120,9 +120,9 @@ extension ViewRuntime {
         try evaluate(features, RowsTimeline(rows: rows, range: range), asOf: asOf, session: session, keptFrom: .min, scratch)!
     }
 
-    /// The same from rows that are held for many evaluations.
-    package func evaluate(_ features: EvaluationPlan, rows: RowsView, range: Range<Int>, asOf: AsOf, _ scratch: EvaluationScratch) throws {
-        _ = try evaluate(features, ViewTimeline(rows: rows, range: range), asOf: asOf, session: nil, keptFrom: .min, scratch)
+    /// The same from rows that the scratch holds.
+    package func evaluate(_ features: EvaluationPlan, held range: Range<Int>, asOf: AsOf, _ scratch: EvaluationScratch) throws {
+        _ = try evaluate(features, HeldTimeline(scratch: scratch, range: range), asOf: asOf, session: nil, keptFrom: .min, scratch)
     }
 
     /// The time of the latest event that any window could count; nil where there is none.
@@ -190,10 +190,7 @@ extension ViewRuntime {
         }
 
         scratch.rows.removeAll(keepingCapacity: true)
-        defer {
-            scratch.rows.removeAll(keepingCapacity: true)
-            scratch.view = nil
-        }
+        defer { scratch.rows.removeAll(keepingCapacity: true) }
         scratch.results.removeAll(keepingCapacity: true)
         for _ in 0..<features.resultCount { scratch.results.append(FeatureResult(.null, .nullValue)) }
         var isWithin = true

@@ -322,12 +322,13 @@ package struct LeafView: RowAccess {
             return order != 0 ? order : compareBytes(text, UnsafeRawBufferPointer(rebasing: other[prefix.count...]))
         }
 
-        /// As `firstBytes` of a row's text.
-        func firstBytes(_ row: Int) -> UInt64 {
+        /// As `firstBytes` of a row's text, and the text's length.
+        func beginning(_ row: Int) -> (prefix: UInt64, length: Int) {
             let text = suffix(row)
-            if prefix.isEmpty { return WeirEngine.firstBytes(text) }
-            if prefix.count >= 8 { return WeirEngine.firstBytes(prefix) }
-            return WeirEngine.firstBytes(prefix) | WeirEngine.firstBytes(text) >> UInt64(8 * prefix.count)
+            let length = prefix.count + text.count
+            if prefix.isEmpty { return (firstBytes(text), length) }
+            if prefix.count >= 8 { return (firstBytes(prefix), length) }
+            return (firstBytes(prefix) | firstBytes(text) >> UInt64(8 * prefix.count), length)
         }
 
         func length(_ row: Int) -> Int { prefix.count + suffix(row).count }
@@ -489,7 +490,7 @@ package struct TextColumn {
         if run.prefix != prefix { return run.prefix < prefix ? -1 : 1 }
         // Of texts that have these bytes in common a short one is how the other begins.
         if run.length <= 8 || other.count <= 8 { return run.length == other.count ? 0 : run.length < other.count ? -1 : 1 }
-        return texts.compare(run.start, other)
+        return texts.compare(Int(run.start), other)
     }
 
     /// Fills in which rows have which texts: the next run begins where one ends.
@@ -498,9 +499,10 @@ package struct TextColumn {
     package func findRuns(_ rows: Int, _ runs: inout [TextRun]) {
         runs.removeAll(keepingCapacity: true)
         for row in 0..<rows {
-            let run = TextRun(prefix: texts.firstBytes(row), length: texts.length(row), start: row)
+            let (prefix, length) = texts.beginning(row)
+            let run = TextRun(prefix: prefix, length: Int32(truncatingIfNeeded: length), start: Int32(truncatingIfNeeded: row))
             if let last = runs.last, last.prefix == run.prefix, last.length == run.length,
-                run.length <= 8 || texts.isSame(last.start, row)
+                run.length <= 8 || texts.isSame(Int(last.start), row)
             {
                 continue
             }
@@ -513,9 +515,9 @@ package struct TextColumn {
 package struct TextRun {
     /// The text's first eight bytes as a number, in the order of bytes.
     package let prefix: UInt64
-    package let length: Int
+    package let length: Int32
     /// The first row.
-    package let start: Int
+    package let start: Int32
 }
 
 /// Some columns of a leaf, in memory of their own, so that rows are named without a reference being taken. What is in it borrows the

@@ -78,12 +78,14 @@ private struct TypedSlotRunner<A: Accumulation> {
                         }
                         foldLeaf(leaf!.rows, piece.range, into: &partial)
                     case .rows(let number): fold(scratch.rows[number], piece.range, into: &partial)
-                    case .view:
-                        guard let view = scratch.view else { continue }
-                        if !A.canSettle, let tiled = scratch.tiledRows, piece.range.count >= RowTiles<A>.rowsMin {
-                            tiles(scratch, tiled).add(piece.range, to: &partial) { fold(view, $0, into: &$1) }
+                    case .held:
+                        guard let held = scratch.held else { continue }
+                        if let known = self.partial(ofRows: piece.range) {
+                            accumulation.merge(known, into: &partial)
+                        } else if !A.canSettle, let tiled = scratch.tiledRows, piece.range.count >= RowTiles<A>.rowsMin {
+                            tiles(scratch, tiled).add(piece.range, to: &partial) { fold(held, $0, into: &$1) }
                         } else {
-                            fold(view, piece.range, into: &partial)
+                            fold(held, piece.range, into: &partial)
                         }
                     }
                 }
@@ -97,6 +99,12 @@ private struct TypedSlotRunner<A: Accumulation> {
                 if missing == 0 { return }
             }
         }
+    }
+
+    /// What rows make that need not be looked at.
+    @inline(__always)
+    private func partial(ofRows rows: Range<Int>) -> A.Partial? {
+        column == nil && filter == nil ? accumulation.partial(ofCount: rows.count) : nil
     }
 
     private func tiles(_ scratch: EvaluationScratch, _ rows: Range<Int>) -> RowTiles<A> {
@@ -132,6 +140,7 @@ private struct TypedSlotRunner<A: Accumulation> {
 
     @inline(__always)
     private func fold<R: RowAccess>(_ rows: R, _ range: Range<Int>, into partial: inout A.Partial) {
+        if let known = self.partial(ofRows: range) { return accumulation.merge(known, into: &partial) }
         guard let column else {
             fold(rows, range, column: nil, into: &partial) { _, body in body(A.Input.column(bool: true)) }
             return

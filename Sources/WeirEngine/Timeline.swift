@@ -163,16 +163,15 @@ struct RowsTimeline: Timeline {
     var baseTime: Int64? { nil }
 }
 
-/// The same of rows that others hold.
-struct ViewTimeline: Timeline {
-    let rows: RowsView
-    /// The entity's.
+/// Of the rows that a scratch holds those of an entity.
+struct HeldTimeline: Timeline {
+    // Who evaluates has it.
+    unowned(unsafe) let scratch: EvaluationScratch
     let range: Range<Int>
 
-    func addPieces(to scratch: EvaluationScratch) {
-        scratch.view = rows
-        scratch.add(rows, .view, in: range)
-    }
+    private var rows: RowsView { scratch.held! }
+
+    func addPieces(to scratch: EvaluationScratch) { scratch.add(rows, .held, in: range) }
 
     func forEachTimeDescending(before end: Int64, _ body: (Int64) -> Bool) {
         for row in (range.lowerBound..<rows.lowerBound(end, in: range)).reversed() where !body(rows.time(row)) { return }

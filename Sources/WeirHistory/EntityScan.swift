@@ -163,8 +163,8 @@ package final class EntityScan {
     private let projection: EntityProjection
     private let source: ColumnSource
     private let snapshot: HistorySnapshot
-    private var cursors: [GroupCursor] = []
-    private var heads: [Head] = []
+    @exclusivity(unchecked) private var cursors: [GroupCursor] = []
+    @exclusivity(unchecked) private var heads: [Head] = []
     @exclusivity(unchecked) private var block: EntityBlock
     /// Rows behind those of the block, which stand in the cursors' groups still.
     @exclusivity(unchecked) private var found: [LeafRows] = []
@@ -603,9 +603,9 @@ private final class GroupCursor {
         guard let keys else { return nil }
         next = gallop(from: next, to: runs.count) { keys.compare(runs[$0], key, prefix) < 0 }
         guard next < runs.count, keys.compare(runs[next], key, prefix) == 0 else { return nil }
-        let first = runs[next].start
+        let first = Int(runs[next].start)
         next += 1
-        let rows = columns.rows(first..<(next < runs.count ? runs[next].start : rowCount), from: start, to: end)
+        let rows = columns.rows(first..<(next < runs.count ? Int(runs[next].start) : rowCount), from: start, to: end)
         return rows.rows.isEmpty ? nil : rows
     }
 

@@ -185,9 +185,9 @@ final class TrainingSet: Sendable {
                 var waiting: [Range<Int>] = []
                 func evaluate() throws {
                     try scan.take { block in
-                        try block.rows.withView { view in
+                        try scratch.hold(block.rows) {
                             for (entity, places) in waiting.enumerated() {
-                                try self.evaluate(join, evaluator, block, view, block.range(entity), order, places, scratch) {
+                                try self.evaluate(join, evaluator, block, block.range(entity), order, places, scratch) {
                                     row, results in
                                     for index in 0..<results.count { table[row, index] = results[index].value }
                                 }
@@ -223,7 +223,7 @@ final class TrainingSet: Sendable {
     ///
     /// - Parameter range: of the block's rows those of the entity.
     private func evaluate(
-        _ join: Join, _ evaluator: Evaluator, _ block: EntityBlock, _ view: RowsView, _ range: Range<Int>, _ order: KeyOrder,
+        _ join: Join, _ evaluator: Evaluator, _ block: EntityBlock, _ range: Range<Int>, _ order: KeyOrder,
         _ places: Range<Int>, _ scratch: EvaluationScratch, _ body: (Int, borrowing [FeatureResult]) -> Void
     ) throws {
         scratch.tile(places.count > 1 && !join.asKnown ? range : nil)
@@ -239,10 +239,10 @@ final class TrainingSet: Sendable {
                 if let picked = known.picked {
                     try evaluator.runtime.evaluate(evaluator.features, rows: picked, asOf: asOf, session: nil, scratch)
                 } else {
-                    try evaluator.runtime.evaluate(evaluator.features, rows: view, range: known.range, asOf: asOf, scratch)
+                    try evaluator.runtime.evaluate(evaluator.features, held: known.range, asOf: asOf, scratch)
                 }
             } else {
-                try evaluator.runtime.evaluate(evaluator.features, rows: view, range: range, asOf: asOf, scratch)
+                try evaluator.runtime.evaluate(evaluator.features, held: range, asOf: asOf, scratch)
             }
             body(row, scratch.results)
         }
