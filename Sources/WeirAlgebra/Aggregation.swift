@@ -56,6 +56,10 @@ public protocol Accumulation: Hashable, Sendable {
 
     func merge(_ other: Partial, into partial: inout Partial)
 
+    /// The partial of so many events, whatever their values, times and ids are; nil, which it is unless said otherwise, where it depends on
+    /// them.
+    func partial(ofCount count: Int) -> Partial?
+
     /// A compact form whose bytes are a function of the set of events. Starts with a version where it may change.
     func encode(_ partial: Partial, into writer: inout ByteWriter)
 
@@ -68,6 +72,7 @@ extension Accumulation {
     @inlinable public var prefersLatestFirst: Bool { false }
     @inlinable public static var canSettle: Bool { false }
     @inlinable public func isSettled(_ partial: Partial, at time: EventTime) -> Bool { false }
+    @inlinable public func partial(ofCount count: Int) -> Partial? { nil }
 }
 
 /// What a feature makes of a partial. A user's own aggregation conforms to `Accumulation` and to this.

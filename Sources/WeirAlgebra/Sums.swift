@@ -6,6 +6,7 @@ public struct CountAccumulation<Input: ColumnValue>: Accumulation {
     @inlinable public var empty: UInt64 { 0 }
     @inlinable public func add(_ input: Input, at position: EventPosition, to partial: inout UInt64) { partial &+= 1 }
     @inlinable public func merge(_ other: UInt64, into partial: inout UInt64) { partial &+= other }
+    @inlinable public func partial(ofCount count: Int) -> UInt64? { UInt64(count) }
     public func encode(_ partial: UInt64, into writer: inout ByteWriter) { writer.writeVarint(partial) }
     public func decode(_ reader: inout ByteReader) throws(FormatError) -> UInt64 {
         let count = try reader.readVarint()

@@ -122,6 +122,30 @@ public struct ColumnBuffer: Sendable {
         grow()
     }
 
+    /// Appends integers, none of them null, which `fill` writes.
+    @inlinable package mutating func append(int64s further: Int, _ fill: (UnsafeMutablePointer<Int64>) -> Void) {
+        int64s.append(further, filler: 0, fill)
+        grow(further)
+    }
+
+    /// Appends numbers, none of them null, NaN or −0, which `fill` writes.
+    @inlinable package mutating func append(float64s further: Int, _ fill: (UnsafeMutablePointer<Double>) -> Void) {
+        float64s.append(further, filler: 0, fill)
+        grow(further)
+    }
+
+    /// Appends texts, none of them null: first `ends` writes where in all bytes each ends, the first of them beginning at the number it
+    /// gets, then `bytes` writes the texts.
+    @inlinable package mutating func append(
+        texts further: Int, ends: (UnsafeMutablePointer<Int>, Int) -> Void, bytes: (UnsafeMutableRawPointer) -> Void
+    ) {
+        if further == 0 { return }
+        let start = textBytes.count
+        textEnds.append(further, filler: start) { ends($0, start) }
+        textBytes.append(textEnds[textEnds.count - 1] - start, filler: 0) { bytes(UnsafeMutableRawPointer($0)) }
+        grow(further)
+    }
+
     /// Appends an integer's text.
     package mutating func append(decimal value: Int64) {
         withUnsafeTemporaryAllocation(byteCount: 20, alignment: 1) { digits in
@@ -143,6 +167,11 @@ public struct ColumnBuffer: Sendable {
     private mutating func grow() {
         count += 1
         if !nulls.isEmpty { nulls.append(false) }
+    }
+
+    @usableFromInline mutating func grow(_ further: Int) {
+        count += further
+        if !nulls.isEmpty { nulls.append(contentsOf: repeatElement(false, count: further)) }
     }
 
     package mutating func appendNull() {
@@ -274,6 +303,14 @@ extension Array {
     /// Makes room for further elements; unlike `reserveCapacity` it grows by a factor at least.
     @inlinable package mutating func reserveRoom(_ further: Int) {
         if count + further > capacity { reserveCapacity(Swift.max(count + further, 2 * capacity)) }
+    }
+
+    /// Appends elements that `fill` writes.
+    @inlinable package mutating func append(_ further: Int, filler: Element, _ fill: (UnsafeMutablePointer<Element>) -> Void) {
+        if further == 0 { return }
+        let first = count
+        append(contentsOf: repeatElement(filler, count: further))
+        withUnsafeMutableBufferPointer { fill($0.baseAddress! + first) }
     }
 
     /// Appends some elements of another array, in the order of `rows`.

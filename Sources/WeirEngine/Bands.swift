@@ -20,6 +20,8 @@ struct Piece {
         case leaf(UnsafeRawBufferPointer)
         /// One of the scratch's `rows`.
         case rows(Int)
+        /// Those that the scratch holds.
+        case held
     }
 
     let band: Int
@@ -36,10 +38,12 @@ package final class EvaluationScratch {
     /// In the order of their bands.
     @exclusivity(unchecked) var pieces: [Piece] = []
     @exclusivity(unchecked) var rows: [EventRows] = []
-    /// Of `rows[0]`, those that many evaluations are made from: long ranges of them are put together from tiles.
+    /// Rows that many evaluations read.
+    @exclusivity(unchecked) private(set) var held: RowsView?
+    /// Of these, those that many evaluations are made from: long ranges of them are put together from tiles.
     @exclusivity(unchecked) private(set) var tiledRows: Range<Int>?
-    /// By slot, each of its own type.
-    @exclusivity(unchecked) private var rowTiles: [AnyObject?] = []
+    /// By slot, each of its own type; and whether it was begun for the rows.
+    @exclusivity(unchecked) private var rowTiles: [(tiles: AnyObject, isBegun: Bool)?] = []
     /// Is told what an evaluation merges, where it is to be explained.
     @exclusivity(unchecked) var recorder: EvaluationRecorder?
 
@@ -52,18 +56,29 @@ package final class EvaluationScratch {
         return false
     }
 
-    /// Says that the evaluations which follow are made from these rows, the same every time; nil: from others every time.
-    package func tile(_ rows: Range<Int>?) {
-        tiledRows = rows
-        for index in rowTiles.indices { rowTiles[index] = nil }
+    /// Holds rows while some evaluations read them.
+    package func hold<R>(_ rows: EventRows, _ body: () throws -> R) rethrows -> R {
+        try rows.withView { view in
+            held = view
+            defer { held = nil }
+            return try body()
+        }
     }
 
-    func tiles<T: AnyObject>(_ slot: Int, _ make: () -> T) -> T {
+    /// Says that the evaluations which follow are made from these of the held rows, the same every time; nil: from others every time.
+    package func tile(_ rows: Range<Int>?) {
+        tiledRows = rows
+        for index in rowTiles.indices { rowTiles[index]?.isBegun = false }
+    }
+
+    func tiles<T: AnyObject>(_ slot: Int, _ make: () -> T, begin: (T) -> Void) -> T {
         while rowTiles.count <= slot { rowTiles.append(nil) }
-        if let known = rowTiles[slot] { return unsafeDowncast(known, to: T.self) }
-        let new = make()
-        rowTiles[slot] = new
-        return new
+        if let known = rowTiles[slot], known.isBegun { return unsafeDowncast(known.tiles, to: T.self) }
+        // Those of another view may be of another type.
+        let tiles = rowTiles[slot]?.tiles as? T ?? make()
+        begin(tiles)
+        rowTiles[slot] = (tiles, true)
+        return tiles
     }
 
     func begin() {
@@ -86,7 +101,7 @@ package final class EvaluationScratch {
         let start = range?.lowerBound ?? 0
         var upper = rows.lowerBound(areSession ? first.overlayEnd : first.end, in: start..<(range?.upperBound ?? rows.count))
         for number in 0..<bands.count {
-            let lower = rows.lowerBound(bands[number].start, in: start..<upper)
+            let lower = rows.lowerBoundFromEnd(bands[number].start, in: start..<upper)
             if lower < upper { add(number, source, lower..<upper) }
             upper = lower
             if upper == start { return }

@@ -120,6 +120,11 @@ extension ViewRuntime {
         try evaluate(features, RowsTimeline(rows: rows, range: range), asOf: asOf, session: session, keptFrom: .min, scratch)!
     }
 
+    /// The same from rows that the scratch holds.
+    package func evaluate(_ features: EvaluationPlan, held range: Range<Int>, asOf: AsOf, _ scratch: EvaluationScratch) throws {
+        _ = try evaluate(features, HeldTimeline(scratch: scratch, range: range), asOf: asOf, session: nil, keptFrom: .min, scratch)
+    }
+
     /// The time of the latest event that any window could count; nil where there is none.
     ///
     /// - Parameter outcome: of an evaluation with a session; nil: without one.

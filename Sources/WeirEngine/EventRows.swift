@@ -28,6 +28,18 @@ extension RowAccess {
         return low
     }
 
+    /// The same, looked for from the end of the range on: where it is near that, few rows are read.
+    package func lowerBoundFromEnd(_ time: Int64, in range: Range<Int>) -> Int {
+        var high = range.upperBound
+        var step = 1
+        while step <= high - range.lowerBound {
+            if self.time(high - step) < time { return lowerBound(time, in: high - step + 1..<high) }
+            high -= step
+            step *= 2
+        }
+        return lowerBound(time, in: range.lowerBound..<high)
+    }
+
     /// Whether an event with this identity is among the rows.
     package func contains(time: Int64, id: UnsafeRawBufferPointer, tag: UInt32, in range: Range<Int>? = nil) -> Bool {
         let range = range ?? 0..<count

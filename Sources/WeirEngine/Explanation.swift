@@ -137,7 +137,7 @@ final class EvaluationRecorder {
     private func add(_ piece: Piece, overlay: Int?, to part: inout Explanation.WindowPart) throws {
         switch piece.source {
         case .rows(overlay): part.sessionEvents += piece.range.count
-        case .rows: part.historyEvents += piece.range.count
+        case .rows, .held: part.historyEvents += piece.range.count
         case .tile(let bytes):
             let tile = try TileView(bytes, slots: view.runners.count)
             guard let key = nodes?.key(of: bytes) else {
@@ -172,6 +172,7 @@ final class EvaluationRecorder {
         case .leaf(let bytes):
             count(try LeafColumn(bytes, columns: view.plan.columns, column: slot.column, filters: slot.filter != nil))
         case .rows(let number): count(scratch.rows[number])
+        case .held: scratch.held.map { count($0) } ?? 0
         }
     }
 }

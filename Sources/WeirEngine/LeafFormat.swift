@@ -97,14 +97,7 @@ package struct LeafView: RowAccess {
 
     /// Appends a column's values of some rows to a column of the same type.
     package func append(column number: Int, _ rows: Range<Int>, to target: inout ColumnBuffer) {
-        let column = columns[number]
-        if column.nulls != nil {
-            for row in rows {
-                if column.isNull(row) { target.appendNull() } else { column.append(row..<row + 1, to: &target) }
-            }
-        } else {
-            column.append(rows, to: &target)
-        }
+        columns[number].append(rows, to: &target)
     }
 
     /// A column of texts, to be gone through.
@@ -170,6 +163,44 @@ package struct LeafView: RowAccess {
         }
 
         func all(_ rows: Int) -> [Int64] { (0..<rows).map { self[$0] } }
+
+        /// The first of some ascending values that is not less than another one.
+        func lowerBound(_ value: Int64, in rows: Range<Int>) -> Int {
+            var low = rows.lowerBound
+            var high = rows.upperBound
+            while low < high {
+                let middle = (low + high) / 2
+                if self[middle] < value { low = middle + 1 } else { high = middle }
+            }
+            return low
+        }
+
+        @inline(__always)
+        func copy(_ rows: Range<Int>, to target: UnsafeMutablePointer<Int64>) {
+            var target = target
+            forEach(rows) { value in
+                target.pointee = value
+                target += 1
+            }
+        }
+
+        /// Calls `body` with the values of rows; the width is looked at once.
+        @inline(__always)
+        func forEach(_ rows: Range<Int>, _ body: (Int64) -> Void) {
+            switch width {
+            case 0: for _ in rows { body(base) }
+            case 1: for row in rows { body(base &+ Int64(raw[row]) &* unit) }
+            case 2:
+                for row in rows {
+                    body(base &+ Int64(UInt16(littleEndian: raw.loadUnaligned(fromByteOffset: row * 2, as: UInt16.self))) &* unit)
+                }
+            case 4:
+                for row in rows {
+                    body(base &+ Int64(UInt32(littleEndian: raw.loadUnaligned(fromByteOffset: row * 4, as: UInt32.self))) &* unit)
+                }
+            default: for row in rows { body(self[row]) }
+            }
+        }
 
         @inline(__always) subscript(row: Int) -> Int64 {
             // Products and sums wrap: damaged bytes give wrong values, never a trap.
@@ -291,12 +322,43 @@ package struct LeafView: RowAccess {
             return order != 0 ? order : compareBytes(text, UnsafeRawBufferPointer(rebasing: other[prefix.count...]))
         }
 
-        /// As `firstBytes` of a row's text.
-        func firstBytes(_ row: Int) -> UInt64 {
+        /// As `firstBytes` of a row's text, and the text's length.
+        func beginning(_ row: Int) -> (prefix: UInt64, length: Int) {
             let text = suffix(row)
-            if prefix.isEmpty { return WeirEngine.firstBytes(text) }
-            if prefix.count >= 8 { return WeirEngine.firstBytes(prefix) }
-            return WeirEngine.firstBytes(prefix) | WeirEngine.firstBytes(text) >> UInt64(8 * prefix.count)
+            let length = prefix.count + text.count
+            if prefix.isEmpty { return (firstBytes(text), length) }
+            if prefix.count >= 8 { return (firstBytes(prefix), length) }
+            return (firstBytes(prefix) | firstBytes(text) >> UInt64(8 * prefix.count), length)
+        }
+
+        func length(_ row: Int) -> Int { prefix.count + suffix(row).count }
+
+        /// Whether two rows have the same text.
+        func isSame(_ a: Int, _ b: Int) -> Bool { compareBytes(suffix(a), suffix(b)) == 0 }
+
+        /// Appends the texts of rows to a column of texts.
+        func append(_ rows: Range<Int>, to target: inout ColumnBuffer) {
+            target.append(texts: rows.count) { ends, start in
+                var end = start
+                for row in rows {
+                    end += length(row)
+                    ends[row - rows.lowerBound] = end
+                }
+            } bytes: { bytes in
+                var bytes = bytes
+                for row in rows { copy(row, to: &bytes) }
+            }
+        }
+
+        @inline(__always)
+        fileprivate func copy(_ row: Int, to bytes: inout UnsafeMutableRawPointer) {
+            func copy(_ part: UnsafeRawBufferPointer) {
+                guard let start = part.baseAddress, !part.isEmpty else { return }
+                bytes.copyMemory(from: start, byteCount: part.count)
+                bytes += part.count
+            }
+            copy(prefix)
+            copy(suffix(row))
         }
 
         func with<R>(_ row: Int, _ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R {
@@ -339,12 +401,34 @@ package struct LeafView: RowAccess {
             }
         }
 
-        /// Appends rows none of which is null.
+        /// Appends rows to a column of the same type.
         func append(_ rows: Range<Int>, to target: inout ColumnBuffer) {
+            if nulls == nil { return appendPresent(rows, to: &target) }
+            for row in rows {
+                if isNull(row) { target.appendNull() } else { appendPresent(row..<row + 1, to: &target) }
+            }
+        }
+
+        /// Appends rows none of which is null.
+        private func appendPresent(_ rows: Range<Int>, to target: inout ColumnBuffer) {
             switch values {
-            case .integers(let integers): for row in rows { target.append(int64: integers[row]) }
-            case .doubles, .decimals: for row in rows { target.append(float64: float64(row)) }
-            case .texts(let texts): for row in rows { texts.with(row) { target.append(text: $0) } }
+            case .integers(let integers): target.append(int64s: rows.count) { integers.copy(rows, to: $0) }
+            case .doubles(let raw):
+                // Through `append`, which lets no damaged number in.
+                for row in rows {
+                    let bits = UInt64(littleEndian: raw.loadUnaligned(fromByteOffset: row * 8, as: UInt64.self))
+                    target.append(float64: Double(bitPattern: bits))
+                }
+            case .decimals(let integers, let decimals):
+                let scale = powersOfTen[decimals]
+                target.append(float64s: rows.count) { target in
+                    var target = target
+                    integers.forEach(rows) { value in
+                        target.pointee = Double(value) / scale
+                        target += 1
+                    }
+                }
+            case .texts(let texts): texts.append(rows, to: &target)
             }
         }
 
@@ -367,6 +451,11 @@ package struct LeafView: RowAccess {
                 return ColumnBuffer(float64s: integers.all(rows).map { Double($0) / scale }, nulls: flags)
             case .texts(let texts): return texts.all(rows, nulls: flags)
             }
+        }
+
+        init(_ integers: Integers) {
+            nulls = nil
+            values = .integers(integers)
         }
 
         init(_ section: RawSection, type: ColumnType, rows: Int) throws(FormatError) {
@@ -394,8 +483,180 @@ package struct LeafView: RowAccess {
 package struct TextColumn {
     let texts: LeafView.Texts
 
-    /// −1, 0 or 1: how a row's text stands to another one.
-    package func compare(_ row: Int, _ other: UnsafeRawBufferPointer) -> Int { texts.compare(row, other) }
-    /// The first eight bytes of a row's text as a number, in the order of bytes.
-    package func firstBytes(_ row: Int) -> UInt64 { texts.firstBytes(row) }
+    /// −1, 0 or 1: how the text of a run stands to another one.
+    ///
+    /// - Parameter prefix: the other's first eight bytes, as `firstBytes` gives them.
+    package func compare(_ run: TextRun, _ other: UnsafeRawBufferPointer, _ prefix: UInt64) -> Int {
+        if run.prefix != prefix { return run.prefix < prefix ? -1 : 1 }
+        // Of texts that have these bytes in common a short one is how the other begins.
+        if run.length <= 8 || other.count <= 8 { return run.length == other.count ? 0 : run.length < other.count ? -1 : 1 }
+        return texts.compare(Int(run.start), other)
+    }
+
+    /// Fills in which rows have which texts: the next run begins where one ends.
+    ///
+    /// - Parameter rows: all of the leaf.
+    package func findRuns(_ rows: Int, _ runs: inout [TextRun]) {
+        runs.removeAll(keepingCapacity: true)
+        for row in 0..<rows {
+            let (prefix, length) = texts.beginning(row)
+            let run = TextRun(prefix: prefix, length: Int32(truncatingIfNeeded: length), start: Int32(truncatingIfNeeded: row))
+            if let last = runs.last, last.prefix == run.prefix, last.length == run.length,
+                run.length <= 8 || texts.isSame(Int(last.start), row)
+            {
+                continue
+            }
+            runs.append(run)
+        }
+    }
+}
+
+/// Rows of one text, one after another.
+package struct TextRun {
+    /// The text's first eight bytes as a number, in the order of bytes.
+    package let prefix: UInt64
+    package let length: Int32
+    /// The first row.
+    package let start: Int32
+}
+
+/// Some columns of a leaf, in memory of their own, so that rows are named without a reference being taken. What is in it borrows the
+/// leaf's memory.
+package final class LeafColumns {
+    /// Times, then the chosen ones.
+    private let memory: UnsafeMutableBufferPointer<LeafView.Column?>
+
+    /// - Parameter columns: how many.
+    package init(_ columns: Int) {
+        memory = .allocate(capacity: 1 + columns)
+        memory.initialize(repeating: nil)
+    }
+
+    deinit {
+        memory.deinitialize()
+        memory.deallocate()
+    }
+
+    /// - Parameter columns: of the leaf; nil for one that it does not have, whose values are null.
+    package func set(_ leaf: LeafView, _ columns: [Int?]) {
+        memory[0] = LeafView.Column(leaf.times)
+        for (place, column) in columns.enumerated() { memory[1 + place] = column.map { leaf.columns[$0] } }
+    }
+
+    /// Those of some rows of the leaf, ascending in time, whose times are in `[start, end)`.
+    package func rows(_ rows: Range<Int>, from start: Int64, to end: Int64) -> LeafRows {
+        var named = LeafRows(columns: UnsafePointer(memory.baseAddress!), rows: rows)
+        guard let last = rows.last, case .integers(let times) = memory[0]?.values else { return named }
+        if times[rows.lowerBound] < start { named.rows = times.lowerBound(start, in: rows)..<rows.upperBound }
+        if times[last] >= end { named.rows = named.rows.lowerBound..<times.lowerBound(end, in: named.rows) }
+        return named
+    }
+}
+
+/// Rows of a leaf, by the columns that were chosen.
+package struct LeafRows {
+    fileprivate let columns: UnsafePointer<LeafView.Column?>
+    package fileprivate(set) var rows: Range<Int>
+
+    /// - Parameter rows: of these rows' leaf.
+    package func with(_ rows: Range<Int>) -> LeafRows { LeafRows(columns: columns, rows: rows) }
+
+    /// A column without nulls.
+    @inline(__always)
+    fileprivate func values(_ place: Int) -> LeafView.Column.Values? {
+        guard let column = columns[1 + place], column.nulls == nil else { return nil }
+        return column.values
+    }
+
+    @inline(__always)
+    fileprivate func integers(_ place: Int) -> LeafView.Integers? {
+        if case .integers(let integers) = values(place) { integers } else { nil }
+    }
+
+    @inline(__always)
+    fileprivate func texts(_ place: Int) -> LeafView.Texts? {
+        if case .texts(let texts) = values(place) { texts } else { nil }
+    }
+
+    @inline(__always)
+    fileprivate func decimals(_ place: Int) -> (LeafView.Integers, scale: Double)? {
+        if case .decimals(let integers, let decimals) = values(place) { (integers, powersOfTen[decimals]) } else { nil }
+    }
+}
+
+extension ColumnBuffer {
+    /// Appends rows of leaves, one after another.
+    ///
+    /// - Parameters:
+    ///   - place: of the chosen columns.
+    ///   - count: how many rows they are together.
+    package mutating func append(_ runs: [LeafRows], column place: Int, count: Int) {
+        // Runs are short: where all of them have the same form room is made once.
+        switch type {
+        case .int64, .bool:
+            guard runs.allSatisfy({ $0.integers(place) != nil }) else { break }
+            return append(int64s: count) { target in runs.copyIntegers(place, to: target) }
+        case .float64:
+            guard runs.allSatisfy({ $0.decimals(place) != nil }) else { break }
+            return append(float64s: count) { target in
+                var target = target
+                for run in runs {
+                    guard let (integers, scale) = run.decimals(place) else { continue }
+                    integers.forEach(run.rows) { value in
+                        target.pointee = Double(value) / scale
+                        target += 1
+                    }
+                }
+            }
+        case .text:
+            guard runs.allSatisfy({ $0.texts(place) != nil }) else { break }
+            return append(texts: count) { ends, start in
+                var ends = ends
+                var end = start
+                for run in runs {
+                    guard let texts = run.texts(place) else { continue }
+                    for row in run.rows {
+                        end += texts.length(row)
+                        ends.pointee = end
+                        ends += 1
+                    }
+                }
+            } bytes: { bytes in
+                var bytes = bytes
+                for run in runs {
+                    guard let texts = run.texts(place) else { continue }
+                    for row in run.rows { texts.copy(row, to: &bytes) }
+                }
+            }
+        }
+        for run in runs {
+            if let column = run.columns[1 + place] {
+                column.append(run.rows, to: &self)
+            } else {
+                for _ in run.rows { appendNull() }
+            }
+        }
+    }
+}
+
+extension [LeafRows] {
+    /// Appends the rows' times, one after another.
+    ///
+    /// - Parameter count: how many rows they are together.
+    package func appendTimes(_ count: Int, to times: inout [Int64]) { appendIntegers(column: -1, count, to: &times) }
+
+    /// Appends a column of integers, none of which is null.
+    ///
+    /// - Parameter place: of the chosen columns.
+    package func appendIntegers(column place: Int, _ count: Int, to target: inout [Int64]) {
+        target.append(count, filler: 0) { copyIntegers(place, to: $0) }
+    }
+
+    fileprivate func copyIntegers(_ place: Int, to target: UnsafeMutablePointer<Int64>) {
+        var target = target
+        for run in self {
+            run.integers(place)?.copy(run.rows, to: target)
+            target += run.rows.count
+        }
+    }
 }

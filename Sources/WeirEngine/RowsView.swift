@@ -1,15 +1,24 @@
 import WeirAlgebra
 import WeirDefinitions
 
-/// Rows in columns without ownership, for writing leaves: what is read of each event costs no reference counting. Valid inside of
-/// `EventRows.withView` alone.
-package struct RowsView {
-    let count: Int
+/// Rows in columns without ownership, for writing leaves and for evaluating the same rows many times: what is read of each event costs no
+/// reference counting. Valid inside of `EventRows.withView` alone.
+package struct RowsView: RowAccess {
+    package let count: Int
     let times: UnsafePointer<Int64>
     let ids: ColumnView
     let tags: UnsafePointer<UInt32>
     let filterBits: UnsafePointer<UInt64>
     let columns: UnsafeBufferPointer<ColumnView>
+
+    package func time(_ row: Int) -> Int64 { times[row] }
+    package func tag(_ row: Int) -> UInt32 { tags[row] }
+    package func filterBits(_ row: Int) -> UInt64 { filterBits[row] }
+    package func withID<R>(_ row: Int, _ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R { try body(ids.text(row)) }
+    package func isNull(_ row: Int, column: Int) -> Bool { columns[column].nulls.map { $0[row] } ?? false }
+    package func int64(_ row: Int, column: Int) -> Int64 { columns[column].int64s[row] }
+    package func float64(_ row: Int, column: Int) -> Double { columns[column].float64s[row] }
+    package func withText<R>(_ row: Int, column: Int, _ body: (UnsafeRawBufferPointer) -> R) -> R { body(columns[column].text(row)) }
 }
 
 /// A column's memory: that of its type.

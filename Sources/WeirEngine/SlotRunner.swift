@@ -77,17 +77,15 @@ private struct TypedSlotRunner<A: Accumulation> {
                             )
                         }
                         foldLeaf(leaf!.rows, piece.range, into: &partial)
-                    case .rows(let number):
-                        if number == 0, !A.canSettle, let tiled = scratch.tiledRows, piece.range.count >= RowTiles<A>.base * 2 {
-                            scratch.tiles(index) { RowTiles<A>(tiled) }.add(
-                                piece.range, to: &partial, merge: accumulation.merge
-                            ) { range in
-                                var part = accumulation.empty
-                                fold(scratch.rows[0], range, into: &part)
-                                return part
-                            }
+                    case .rows(let number): fold(scratch.rows[number], piece.range, into: &partial)
+                    case .held:
+                        guard let held = scratch.held else { continue }
+                        if let known = self.partial(ofRows: piece.range) {
+                            accumulation.merge(known, into: &partial)
+                        } else if !A.canSettle, let tiled = scratch.tiledRows, piece.range.count >= RowTiles<A>.rowsMin {
+                            tiles(scratch, tiled).add(piece.range, to: &partial) { fold(held, $0, into: &$1) }
                         } else {
-                            fold(scratch.rows[number], piece.range, into: &partial)
+                            fold(held, piece.range, into: &partial)
                         }
                     }
                 }
@@ -100,6 +98,20 @@ private struct TypedSlotRunner<A: Accumulation> {
                 }
                 if missing == 0 { return }
             }
+        }
+    }
+
+    /// What rows make that need not be looked at.
+    @inline(__always)
+    private func partial(ofRows rows: Range<Int>) -> A.Partial? {
+        column == nil && filter == nil ? accumulation.partial(ofCount: rows.count) : nil
+    }
+
+    private func tiles(_ scratch: EvaluationScratch, _ rows: Range<Int>) -> RowTiles<A> {
+        scratch.tiles(index) {
+            RowTiles(accumulation)
+        } begin: {
+            $0.begin(rows, accumulation)
         }
     }
 
@@ -128,6 +140,7 @@ private struct TypedSlotRunner<A: Accumulation> {
 
     @inline(__always)
     private func fold<R: RowAccess>(_ rows: R, _ range: Range<Int>, into partial: inout A.Partial) {
+        if let known = self.partial(ofRows: range) { return accumulation.merge(known, into: &partial) }
         guard let column else {
             fold(rows, range, column: nil, into: &partial) { _, body in body(A.Input.column(bool: true)) }
             return

@@ -39,8 +39,8 @@ import WeirDefinitions
     if !isDone { swap(&items, &scratch) }
 }
 
-/// Puts rows in the order of their keys' bytes, then of their times, then of their numbers.
-package struct KeyOrder {
+/// Rows in the order of their keys' bytes, then of their times, then of their numbers; rows without a key are left out.
+package struct KeyOrder: Sendable {
     private struct SortKey {
         /// The first eight bytes of the key as a number, in the order of bytes.
         let prefix: UInt64
@@ -49,12 +49,15 @@ package struct KeyOrder {
         let length: Int32
     }
 
+    private var sorted: [SortKey] = []
+
+    private init() {}
+
     /// - Parameter rows: those to be ordered, ascending.
-    package static func rows(_ rows: some Collection<Int>, keys: ColumnBuffer, times: [Int64]) -> [Int] {
-        var sorted: [SortKey] = []
+    package init(_ rows: Range<Int>, keys: ColumnBuffer, times: [Int64]) {
         sorted.reserveCapacity(rows.count)
         keys.textBytes.withUnsafeBytes { bytes in
-            for row in rows {
+            for row in rows where !keys.isNull(row) {
                 let range = keys.textRange(row)
                 let prefix = firstBytes(UnsafeRawBufferPointer(rebasing: bytes[range]))
                 sorted.append(SortKey(prefix: prefix, time: times[row], row: Int32(row), length: Int32(range.count)))
@@ -66,23 +69,62 @@ package struct KeyOrder {
             while start < sorted.count {
                 var end = start + 1
                 while end < sorted.count, sorted[end].prefix == sorted[start].prefix { end += 1 }
-                if end - start > 1, !isOrdered(sorted[start..<end]) {
-                    sorted[start..<end].sort { a, b in
-                        if a.length > 8 || b.length > 8 {
-                            let order = compareBytes(
-                                UnsafeRawBufferPointer(rebasing: bytes[keys.textRange(Int(a.row))]),
-                                UnsafeRawBufferPointer(rebasing: bytes[keys.textRange(Int(b.row))]))
-                            if order != 0 { return order < 0 }
-                        } else if a.length != b.length {
-                            return a.length < b.length
-                        }
-                        return a.time != b.time ? a.time < b.time : a.row < b.row
-                    }
+                if end - start > 1, !Self.isOrdered(sorted[start..<end]) {
+                    sorted[start..<end].sort { Self.precedes($0, $1, keys, bytes) }
                 }
                 start = end
             }
         }
-        return sorted.map { Int($0.row) }
+    }
+
+    package var count: Int { sorted.count }
+    package func row(_ place: Int) -> Int { Int(sorted[place].row) }
+    package func time(_ place: Int) -> Int64 { sorted[place].time }
+    package var rows: [Int] { sorted.map { Int($0.row) } }
+
+    /// The place behind the last row that has the key of a place's.
+    package func endOfKey(_ place: Int, _ keys: ColumnBuffer) -> Int {
+        keys.textBytes.withUnsafeBytes { bytes in
+            var end = place + 1
+            while end < sorted.count, Self.compareKeys(sorted[end], sorted[place], keys, bytes) == 0 { end += 1 }
+            return end
+        }
+    }
+
+    /// This order and another one of the same keys' rows behind these, in one.
+    package func merged(with other: KeyOrder, keys: ColumnBuffer) -> KeyOrder {
+        var all = KeyOrder()
+        all.sorted.reserveCapacity(count + other.count)
+        keys.textBytes.withUnsafeBytes { bytes in
+            var next = 0
+            for key in sorted {
+                while next < other.count, Self.precedes(other.sorted[next], key, keys, bytes) {
+                    all.sorted.append(other.sorted[next])
+                    next += 1
+                }
+                all.sorted.append(key)
+            }
+            all.sorted += other.sorted[next...]
+        }
+        return all
+    }
+
+    /// −1, 0 or 1.
+    @inline(__always)
+    private static func compareKeys(_ a: SortKey, _ b: SortKey, _ keys: ColumnBuffer, _ bytes: UnsafeRawBufferPointer) -> Int {
+        if a.prefix != b.prefix { return a.prefix < b.prefix ? -1 : 1 }
+        // Of keys that have these bytes in common a short one is how the other begins.
+        if a.length <= 8 || b.length <= 8 { return a.length == b.length ? 0 : a.length < b.length ? -1 : 1 }
+        return compareBytes(
+            UnsafeRawBufferPointer(rebasing: bytes[keys.textRange(Int(a.row))]),
+            UnsafeRawBufferPointer(rebasing: bytes[keys.textRange(Int(b.row))]))
+    }
+
+    @inline(__always)
+    private static func precedes(_ a: SortKey, _ b: SortKey, _ keys: ColumnBuffer, _ bytes: UnsafeRawBufferPointer) -> Bool {
+        let order = compareKeys(a, b, keys, bytes)
+        if order != 0 { return order < 0 }
+        return a.time != b.time ? a.time < b.time : a.row < b.row
     }
 
     /// Rows of one short key that come in the order of time.

@@ -162,3 +162,25 @@ struct RowsTimeline: Timeline {
     var isKnown: Bool { !range.isEmpty }
     var baseTime: Int64? { nil }
 }
+
+/// Of the rows that a scratch holds those of an entity.
+struct HeldTimeline: Timeline {
+    // Who evaluates has it.
+    unowned(unsafe) let scratch: EvaluationScratch
+    let range: Range<Int>
+
+    private var rows: RowsView { scratch.held! }
+
+    func addPieces(to scratch: EvaluationScratch) { scratch.add(rows, .held, in: range) }
+
+    func forEachTimeDescending(before end: Int64, _ body: (Int64) -> Bool) {
+        for row in (range.lowerBound..<rows.lowerBound(end, in: range)).reversed() where !body(rows.time(row)) { return }
+    }
+
+    func contains(time: Int64, id: UnsafeRawBufferPointer, tag: UInt32) -> Bool {
+        rows.contains(time: time, id: id, tag: tag, in: range)
+    }
+
+    var isKnown: Bool { !range.isEmpty }
+    var baseTime: Int64? { nil }
+}

@@ -61,19 +61,19 @@ package struct EntityBlock: Sendable {
     package fileprivate(set) var ends: [Int] = []
 
     package func range(_ entity: Int) -> Range<Int> { (entity == 0 ? 0 : ends[entity - 1])..<ends[entity] }
+
+    fileprivate mutating func removeAll() {
+        rows.removeAll()
+        ingestTimes.removeAll(keepingCapacity: true)
+        ends.removeAll(keepingCapacity: true)
+    }
 }
 
-/// Rows of a stream that are in no segment, in the order of a view's keys.
-package final class TailRows: Sendable {
-    let rows: EventRows
-    let ingestTimes: [Int64]
-    let keys: ColumnBuffer
-
-    init(rows: EventRows, ingestTimes: [Int64], keys: ColumnBuffer) {
-        self.rows = rows
-        self.ingestTimes = ingestTimes
-        self.keys = keys
-    }
+/// Rows of a stream that are in no segment, as one that is not stored.
+package struct TailSegment: Sendable {
+    let segment: KnownSegment
+    /// In the order of a view's keys.
+    let groups: [Segment.Group]
 }
 
 extension HistoryReader {
@@ -105,50 +105,25 @@ extension HistoryReader {
         }
     }
 
-    /// The rows of a snapshot that are in none of its segments.
-    package func tail(of view: ViewPlan, _ snapshot: HistorySnapshot) throws -> TailRows {
+    /// The rows of a snapshot that are in none of its segments, for a view; nil where there are none.
+    package func tail(of view: ViewPlan, _ snapshot: HistorySnapshot) throws -> TailSegment? {
         let table = try table(view.stream)
-        let position = table.stream.viewIndex(view.name)!
-        return try read { db in
-            var rows = EventRows(columns: view.columns)
-            var keys = ColumnBuffer(type: .text)
-            var sequences: [Int64] = []
-            var collector = RowCollector(table: table, view: position) { batch in
-                for row in 0..<batch.count where !batch.views[position].keys.isNull(row) {
-                    rows.append(batch, view: position, row: row)
-                    keys.append(batch.views[position].keys, row: row)
-                    sequences.append(batch.records.rows[batch.recordRows[row]].offset)
-                }
-            }
-            let after = snapshot.segments[view.stream]?.last?.lastSequence ?? 0
-            let statement = try db.makeStatement(
-                sql: "SELECT \(table.selectList), _ingest_time FROM \(table.name) WHERE _seq > ? AND _seq <= ? ORDER BY _seq")
-            try statement.setArguments([after, snapshot.lastSequence])
-            let handle = statement.sqliteStatement
-            let timeColumn = Int32(2 + table.stream.schema.fields.count)
-            var ingestTimeOf: [Int64: Int64] = [:]
-            while true {
-                let code = sqlite3_step(handle)
-                if code == SQLITE_DONE { break }
-                guard code == SQLITE_ROW else { throw HistoryDatabase.failure(code, "reading", db) }
-                ingestTimeOf[sqlite3_column_int64(handle, 0)] = sqlite3_column_int64(handle, timeColumn)
-                try collector.append(handle)
-            }
-            try collector.finish()
-            let order = KeyOrder.rows(0..<rows.count, keys: keys, times: rows.times)
-            var sortedRows = EventRows(columns: view.columns)
-            sortedRows.append(rows, rows: order)
-            var sortedKeys = ColumnBuffer(type: .text)
-            sortedKeys.append(keys, rows: order)
-            return TailRows(rows: sortedRows, ingestTimes: order.map { ingestTimeOf[sequences[$0]] ?? 0 }, keys: sortedKeys)
+        let after = snapshot.segments[view.stream]?.last?.lastSequence ?? 0
+        guard after < snapshot.lastSequence else { return nil }
+        // Each row has a number of its own, so there are no more than numbers.
+        let segment = try read { db in
+            try SegmentCutter.cut(
+                table, after: after, rowsMax: Int(snapshot.lastSequence - after), bytesMax: .max, view: table.stream.viewIndex(view.name)!,
+                db)
         }
+        return try segment.map { TailSegment(segment: try KnownSegment($0, table), groups: $0.groups) }
     }
 
     /// Reads entities in ascending order of their keys, within one transaction.
     ///
     /// - Throws: `ColumnsAreNotPlain` where the source is wrong about the columns.
     package func scanEntities<R>(
-        of view: ViewPlan, _ projection: EntityProjection, _ source: ColumnSource, _ snapshot: HistorySnapshot, _ tail: TailRows,
+        of view: ViewPlan, _ projection: EntityProjection, _ source: ColumnSource, _ snapshot: HistorySnapshot, _ tail: TailSegment?,
         _ body: (EntityScan) throws -> R
     ) throws -> R {
         let table = try table(view.stream)
@@ -162,34 +137,53 @@ extension HistoryReader {
 
 /// Goes through the row groups of all segments side by side, in the order of a view's keys: a merge of sorted runs, in which an entity
 /// that is not asked for costs a comparison or two, and many of them none.
+///
+/// Rows that are found are only named at first; their columns are copied for many of them at once.
 package final class EntityScan {
+    /// What is looked at of a cursor to pass it by, side by side with others'.
+    private struct Head {
+        /// The next key's first bytes, or less.
+        var prefix: UInt64
+        let firstTime: Int64
+        let lastTime: Int64
+    }
+
+    /// Places among the columns that are chosen of a group; behind them those of the view's columns.
+    private enum Place {
+        static let sequence = 0
+        static let ingestTime = 1
+        static let keyHash = 2
+        static let id = 3
+        static let firstColumn = 4
+    }
+
     private let table: StreamTable
     private let view: ViewPlan
     private let position: Int
     private let projection: EntityProjection
     private let source: ColumnSource
     private let snapshot: HistorySnapshot
-    private let tail: TailRows
-    private var tailRow = 0
-    private var cursors: [GroupCursor] = []
-    private var block: EntityBlock
+    @exclusivity(unchecked) private var cursors: [GroupCursor] = []
+    @exclusivity(unchecked) private var heads: [Head] = []
+    @exclusivity(unchecked) private var block: EntityBlock
+    /// Rows behind those of the block, which stand in the cursors' groups still.
+    @exclusivity(unchecked) private var found: [LeafRows] = []
+    @exclusivity(unchecked) private var foundCount = 0
+    /// Of rows in the block of a stream without ids, whose events the numbers tell apart.
+    private var sequences: [Int64] = []
     /// Where events are decoded: what they are decoded from.
     private var records: RecordBatch
     private var keyHashes: [UInt64] = []
-    /// And rows of the tail, which are decoded already.
-    private var tailRows: [(entity: Int, row: Int)] = []
-    private var isInOrder = true
 
     init(
         table: StreamTable, view: ViewPlan, _ projection: EntityProjection, _ source: ColumnSource, _ snapshot: HistorySnapshot,
-        _ tail: TailRows, _ db: Database
+        _ tail: TailSegment?, _ db: Database
     ) throws {
         self.table = table
         self.view = view
         self.projection = projection
         self.source = source
         self.snapshot = snapshot
-        self.tail = tail
         position = table.stream.viewIndex(view.name)!
         block = EntityBlock(rows: EventRows(columns: view.columns))
         records = RecordBatch(schema: table.stream.schema)
@@ -202,93 +196,98 @@ package final class EntityScan {
             guard let now = known[segment.number], now.lastSequence == segment.lastSequence, now.orders == segment.orders else {
                 throw HistoryError("segments of '\(view.stream)' were deleted from the history while it was being read; start again")
             }
-            cursors.append(try GroupCursor(segment, order: try segment.order(of: view), db))
+            add(segment, try StoredGroups(segment.number, order: try segment.order(of: view), db))
         }
+        if let tail { add(tail.segment, GroupsInMemory(tail.groups)) }
+    }
+
+    private func add(_ segment: KnownSegment, _ groups: any GroupWalk) {
+        let idField = table.idField.flatMap { segment.layout.fieldColumns[$0] }
+        var columns: [Int?] = [RowGroupLayout.sequence, RowGroupLayout.ingestTime, RowGroupLayout.keyHash, idField]
+        for (_, field) in source.fields ?? [] { columns.append(segment.layout.fieldColumns[field]) }
+        cursors.append(GroupCursor(segment, groups, columns: columns))
+        heads.append(Head(prefix: 0, firstTime: segment.firstTime, lastTime: segment.lastTime))
     }
 
     func close() { for cursor in cursors { cursor.close() } }
 
     /// How many rows were read since the block was taken last.
-    package var pendingRows: Int { max(block.rows.count, records.rows.count) }
+    package var pendingRows: Int { max(block.rows.count + foundCount, records.rows.count) }
 
     /// Appends an entity's rows with event times in `[start, end)` to the block.
     ///
     /// - Parameter key: not before that of the last call.
     package func read(_ key: UnsafeRawBufferPointer, from start: Int64, to end: Int64) throws {
-        let first = block.ends.last ?? 0
         let prefix = firstBytes(key)
         if start < end {
-            for cursor in cursors where cursor.segment.firstTime < end && cursor.segment.lastTime >= start {
-                try cursor.forEachRun(key, prefix) { group, range in
-                    if cursor.isToBeChecked() { try check(group) }
-                    let rows = group.lowerBound(range, time: start)..<group.lowerBound(range, time: end)
-                    if cursor.segment.lastSequence <= snapshot.lastSequence {
-                        if !rows.isEmpty { try append(group, rows) }
-                    } else {
-                        for row in rows where group.sequence(row) <= snapshot.lastSequence { try append(group, row..<row + 1) }
+            for index in heads.indices {
+                let head = heads[index]
+                if head.prefix > prefix || head.firstTime >= end || head.lastTime < start { continue }
+                let cursor = cursors[index]
+                repeat {
+                    if !cursor.reaches(key, prefix) {
+                        copyFound()
+                        try cursor.move(to: key)
                     }
-                }
-            }
-            try appendTail(key, from: start, to: end)
-        }
-        block.ends.append(source.isPlain ? block.rows.count : records.rows.count)
-        if source.isPlain, isInOrder, block.rows.count - first > 1 {
-            for row in first + 1..<block.rows.count where isInOrder {
-                let (a, b) = (block.rows.times[row - 1], block.rows.times[row])
-                isInOrder = a < b || (a == b && (!projection.identities || !block.rows.precedes(row, row - 1)))
+                    if let run = cursor.takeRows(of: key, prefix, from: start, to: end) { try add(cursor, run) }
+                    // The key's rows may go on in the next group.
+                } while cursor.isAtGroupEnd
+                heads[index].prefix = cursor.nextPrefix
             }
         }
+        block.ends.append(source.isPlain ? block.rows.count + foundCount : records.rows.count)
     }
 
-    private func append(_ group: RowGroup, _ rows: Range<Int>) throws {
-        guard let fields = source.fields else {
-            for row in rows {
+    private func add(_ cursor: GroupCursor, _ run: LeafRows) throws {
+        if cursor.isToBeChecked, let group = cursor.group { try check(group) }
+        if source.isPlain, cursor.segment.lastSequence <= snapshot.lastSequence { return add(run) }
+        guard let group = cursor.group else { return }
+        for row in run.rows where group.sequence(row) <= snapshot.lastSequence {
+            if source.isPlain {
+                add(run.with(row..<row + 1))
+            } else {
                 group.append(row, to: &records)
                 keyHashes.append(group.keyHash(row))
                 block.ingestTimes.append(group.ingestTime(row))
             }
-            return
-        }
-        for row in rows { block.rows.times.append(group.leaf.time(row)) }
-        for (column, field) in fields { group.append(field: field, rows, to: &block.rows.columns[column]) }
-        if projection.ingestTimes { for row in rows { block.ingestTimes.append(group.ingestTime(row)) } }
-        if projection.identities {
-            for row in rows { appendIdentity(group, row) }
         }
     }
 
-    private func appendIdentity(_ group: RowGroup, _ row: Int) {
-        block.rows.tags.append(table.stream.views.count > 1 ? UInt32(truncatingIfNeeded: group.keyHash(row)) : 0)
-        guard let idField = table.idField, let column = group.layout.fieldColumns[idField] else {
-            return withUnsafeBytes(of: group.sequence(row).bigEndian) { block.rows.ids.append(text: $0) }
+    private func add(_ run: LeafRows) {
+        found.append(run)
+        foundCount += run.rows.count
+    }
+
+    /// Copies what was found, while the groups are there.
+    private func copyFound() {
+        if found.isEmpty { return }
+        found.appendTimes(foundCount, to: &block.rows.times)
+        for (place, (column, _)) in (source.fields ?? []).enumerated() {
+            block.rows.columns[column].append(found, column: Place.firstColumn + place, count: foundCount)
         }
-        if group.layout.columns[column].type == .text {
-            group.leaf.withText(row, column: column) { block.rows.ids.append(text: $0) }
+        if projection.ingestTimes { found.appendIntegers(column: Place.ingestTime, foundCount, to: &block.ingestTimes) }
+        if projection.identities { copyIdentities() }
+        found.removeAll(keepingCapacity: true)
+        foundCount = 0
+    }
+
+    private func copyIdentities() {
+        guard let idField = table.idField else { return found.appendIntegers(column: Place.sequence, foundCount, to: &sequences) }
+        if table.stream.views.count > 1 {
+            for hash in integers(Place.keyHash) { block.rows.tags.append(UInt32(truncatingIfNeeded: hash)) }
         } else {
-            block.rows.ids.append(decimal: group.leaf.int64(row, column: column))
+            block.rows.tags.append(contentsOf: repeatElement(0, count: foundCount))
+        }
+        switch table.stream.schema.fields[idField].type {
+        case .text, .json: block.rows.ids.append(found, column: Place.id, count: foundCount)
+        default: for id in integers(Place.id) { block.rows.ids.append(decimal: id) }
         }
     }
 
-    private func appendTail(_ key: UnsafeRawBufferPointer, from start: Int64, to end: Int64) throws {
-        let keys = tail.keys
-        tailRow = gallop(from: tailRow, to: keys.count) { row in keys.withText(row) { compareBytes($0, key) < 0 } }
-        var row = tailRow
-        while row < keys.count, keys.withText(row, { compareBytes($0, key) == 0 }) {
-            if start <= tail.rows.times[row], tail.rows.times[row] < end {
-                if source.isPlain { appendTailRow(row) } else { tailRows.append((block.ends.count, row)) }
-            }
-            row += 1
-        }
-    }
-
-    private func appendTailRow(_ row: Int) {
-        block.rows.times.append(tail.rows.times[row])
-        for column in projection.columns { block.rows.columns[column].append(tail.rows.columns[column], row: row) }
-        if projection.ingestTimes { block.ingestTimes.append(tail.ingestTimes[row]) }
-        if projection.identities {
-            block.rows.tags.append(tail.rows.tags[row])
-            block.rows.ids.append(tail.rows.ids, row: row)
-        }
+    private func integers(_ place: Int) -> [Int64] {
+        var integers: [Int64] = []
+        found.appendIntegers(column: place, foundCount, to: &integers)
+        return integers
     }
 
     /// Decodes rows of a group and compares what the view reads of the events with the fields.
@@ -306,18 +305,15 @@ package final class EntityScan {
         }
     }
 
-    /// The entities that were read since the last call; its memory is free for the next ones.
-    package func take() throws -> EntityBlock {
-        if !source.isPlain { try decode() }
-        var taken = block
-        if !isInOrder { taken = ordered(block) }
-        block = EntityBlock(rows: EventRows(columns: view.columns))
-        isInOrder = true
-        return taken
+    /// Hands over the entities that were read since the last call.
+    package func take<R>(_ body: (EntityBlock) throws -> R) throws -> R {
+        if source.isPlain { copyFound() } else { try decode() }
+        putInOrder()
+        defer { block.removeAll() }
+        return try body(block)
     }
 
     private func decode() throws {
-        var rows = EventRows(columns: view.columns)
         var batch = table.stream.prepare(records, view: position, keyHashes: keyHashes)
         guard batch.records.malformed.isEmpty, batch.count == records.rows.count else {
             throw HistoryError(
@@ -327,48 +323,66 @@ package final class EntityScan {
         if !table.stream.hasIDs {
             batch.assignSequenceIDs(rows: Array(0..<batch.count), sequences: records.rows.map(\.offset))
         }
-        let ends = block.ends
-        let ingestTimes = block.ingestTimes
-        block.ends = []
-        block.ingestTimes = []
-        var next = 0
-        var tailNext = 0
-        for (entity, end) in ends.enumerated() {
-            while next < end {
-                rows.append(batch, view: position, row: next)
-                block.ingestTimes.append(ingestTimes[next])
-                next += 1
-            }
-            while tailNext < tailRows.count, tailRows[tailNext].entity == entity {
-                rows.append(tail.rows, row: tailRows[tailNext].row)
-                block.ingestTimes.append(tail.ingestTimes[tailRows[tailNext].row])
-                tailNext += 1
-            }
-            block.ends.append(rows.count)
-        }
-        block.rows = rows
+        for row in 0..<batch.count { block.rows.append(batch, view: position, row: row) }
         records = RecordBatch(schema: table.stream.schema)
         keyHashes = []
-        tailRows = []
-        isInOrder = false
     }
 
-    private func ordered(_ block: EntityBlock) -> EntityBlock {
-        var order: [Int] = []
-        order.reserveCapacity(block.rows.count)
+    /// Segments mostly follow each other in time, not always: then the rows of an entity are sorted.
+    private func putInOrder() {
         let rows = block.rows
-        let hasIdentities = projection.identities || !source.isPlain
+        let sequences = sequences
+        let hasIdentities = rows.ids.count > 0
+        func precedes(_ a: Int, _ b: Int) -> Bool {
+            if rows.times[a] != rows.times[b] { return rows.times[a] < rows.times[b] }
+            if hasIdentities { return rows.precedes(a, b) }
+            return sequences.isEmpty ? a < b : sequences[a] < sequences[b]
+        }
+        var order: [Int] = []
         for entity in block.ends.indices {
-            order += block.range(entity).sorted { a, b in
-                if rows.times[a] != rows.times[b] { return rows.times[a] < rows.times[b] }
-                return hasIdentities ? rows.precedes(a, b) : a < b
+            let range = block.range(entity)
+            var isInOrder = true
+            rows.times.withUnsafeBufferPointer { times in
+                for row in range.dropFirst() where times[row - 1] >= times[row] {
+                    if precedes(row, row - 1) { isInOrder = false }
+                }
+            }
+            if isInOrder { continue }
+            if order.isEmpty { order = Array(0..<rows.count) }
+            order[range].sort(by: precedes)
+        }
+        if !order.isEmpty {
+            block.rows = EventRows(columns: view.columns)
+            block.rows.appendProjected(rows, rows: order)
+            if !block.ingestTimes.isEmpty { block.ingestTimes = order.map { block.ingestTimes[$0] } }
+            if !sequences.isEmpty { self.sequences = order.map { sequences[$0] } }
+        }
+        if !sequences.isEmpty { identify() }
+    }
+
+    /// Gives rows their numbers for ids; where no other has its time nothing asks for a row's id.
+    private func identify() {
+        let rows = block.rows.times.count
+        block.rows.tags.append(contentsOf: repeatElement(0, count: rows))
+        block.rows.times.withUnsafeBufferPointer { times in
+            func isTied(_ row: Int) -> Bool {
+                (row > 0 && times[row - 1] == times[row]) || (row + 1 < rows && times[row + 1] == times[row])
+            }
+            block.rows.ids.append(texts: rows) { ends, start in
+                var end = start
+                for row in 0..<rows {
+                    if isTied(row) { end += 8 }
+                    ends[row] = end
+                }
+            } bytes: { bytes in
+                var bytes = bytes
+                for row in 0..<rows where isTied(row) {
+                    bytes.storeBytes(of: sequences[row].bigEndian, as: Int64.self)
+                    bytes += 8
+                }
             }
         }
-        var result = EntityBlock(rows: EventRows(columns: view.columns))
-        result.rows.appendProjected(rows, rows: order)
-        if !block.ingestTimes.isEmpty { result.ingestTimes = order.map { block.ingestTimes[$0] } }
-        result.ends = block.ends
-        return result
+        sequences.removeAll(keepingCapacity: true)
     }
 }
 
@@ -387,7 +401,7 @@ extension ColumnBuffer {
     }
 }
 
-/// The first row that is not before what is looked for; it mostly is near.
+/// The first number that is not before what is looked for; it mostly is near.
 @inline(__always)
 private func gallop(from start: Int, to end: Int, _ isBefore: (Int) -> Bool) -> Int {
     guard start < end, isBefore(start) else { return start }
@@ -406,41 +420,35 @@ private func gallop(from start: Int, to end: Int, _ isBefore: (Int) -> Bool) -> 
     return low
 }
 
-/// Goes forward through the row groups of one segment.
-private final class GroupCursor {
-    let segment: KnownSegment
-    private let layout: RowGroupLayout
+/// The row groups of a segment in the order of a view's keys, one after another.
+private protocol GroupWalk: AnyObject {
+    /// Goes to the last group that begins before a key, or to the first of all; it is the next one.
+    func seek(_ key: UnsafeRawBufferPointer) throws
+    /// Goes to the next group; false at the end.
+    func next() throws -> Bool
+    /// Of the group that it stands on, until it moves.
+    var lastKey: UnsafeRawBufferPointer { get }
+    var bytes: UnsafeRawBufferPointer { get }
+    func close()
+}
+
+private final class StoredGroups: GroupWalk {
+    private let segment: Int64
     private let order: Int
-    private let find: Statement
-    private let walk: Statement
+    private let finder: Statement
+    private let walker: Statement
     private let db: Database
-    /// The group that the walk stands on, its next row, and what that row's key begins with.
-    private var group: RowGroup?
-    private var keys: TextColumn?
-    private var count = 0
-    private var row = 0
-    private var prefix: UInt64 = 0
-    private var isStarted = false
-    private var isAtEnd = false
-    private var groupCount = 0
-    private var isGroupNew = false
 
-    /// One in so many groups is checked.
-    private static let checkInterval = 32
-    /// So many groups are gone over before the walk is begun anew.
-    private static let stepsMax = 8
-
-    init(_ segment: KnownSegment, order: Int, _ db: Database) throws {
+    init(_ segment: Int64, order: Int, _ db: Database) throws {
         self.segment = segment
-        layout = RowGroupLayout(copying: segment.layout)
         self.order = order
         self.db = db
-        find = try db.makeStatement(
+        finder = try db.makeStatement(
             sql: """
                 SELECT first_key, first_time, number FROM weir_row_groups
                 WHERE segment = ? AND "order" = ? AND first_key < ? ORDER BY first_key DESC, first_time DESC, number DESC LIMIT 1
                 """)
-        walk = try db.makeStatement(
+        walker = try db.makeStatement(
             sql: """
                 SELECT last_key, rows FROM weir_row_groups
                 WHERE segment = ? AND "order" = ? AND (first_key, first_time, number) >= (?, ?, ?)
@@ -448,106 +456,187 @@ private final class GroupCursor {
                 """)
     }
 
+    private static func blob(_ handle: OpaquePointer, _ column: Int32) -> UnsafeRawBufferPointer {
+        UnsafeRawBufferPointer(start: sqlite3_column_blob(handle, column), count: Int(sqlite3_column_bytes(handle, column)))
+    }
+
+    var lastKey: UnsafeRawBufferPointer { Self.blob(walker.sqliteStatement, 0) }
+    var bytes: UnsafeRawBufferPointer { Self.blob(walker.sqliteStatement, 1) }
+
     func close() {
-        sqlite3_reset(find.sqliteStatement)
-        sqlite3_reset(walk.sqliteStatement)
+        sqlite3_reset(finder.sqliteStatement)
+        sqlite3_reset(walker.sqliteStatement)
+    }
+
+    func next() throws -> Bool {
+        let code = sqlite3_step(walker.sqliteStatement)
+        if code == SQLITE_DONE { return false }
+        guard code == SQLITE_ROW else { throw HistoryDatabase.failure(code, "reading", db) }
+        return true
+    }
+
+    func seek(_ key: UnsafeRawBufferPointer) throws {
+        let find = finder.sqliteStatement
+        sqlite3_reset(find)
+        sqlite3_bind_int64(find, 1, segment)
+        sqlite3_bind_int64(find, 2, Int64(order))
+        bindCopiedText(find, 3, key)
+        let walk = walker.sqliteStatement
+        sqlite3_reset(walk)
+        sqlite3_bind_int64(walk, 1, segment)
+        sqlite3_bind_int64(walk, 2, Int64(order))
+        let code = sqlite3_step(find)
+        if code == SQLITE_ROW {
+            bindCopiedText(walk, 3, Self.blob(find, 0))
+            sqlite3_bind_int64(walk, 4, sqlite3_column_int64(find, 1))
+            sqlite3_bind_int64(walk, 5, sqlite3_column_int64(find, 2))
+        } else {
+            guard code == SQLITE_DONE else { throw HistoryDatabase.failure(code, "reading", db) }
+            bindCopiedText(walk, 3, UnsafeRawBufferPointer(start: nil, count: 0))
+            sqlite3_bind_int64(walk, 4, .min)
+            sqlite3_bind_int64(walk, 5, .min)
+        }
+        sqlite3_reset(find)
+    }
+}
+
+/// Groups that are not stored: the tail's.
+private final class GroupsInMemory: GroupWalk {
+    private let groups: [Segment.Group]
+    private var upcoming = 0
+    // Of the group that it stands on, at an address that lasts.
+    private var group: UnsafeMutableRawBufferPointer
+    private var keyCount = 0
+
+    init(_ groups: [Segment.Group]) {
+        self.groups = groups
+        group = .allocate(byteCount: 0, alignment: 8)
+    }
+
+    deinit { group.deallocate() }
+
+    var lastKey: UnsafeRawBufferPointer { UnsafeRawBufferPointer(rebasing: group[..<keyCount]) }
+    var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(rebasing: group[keyCount...]) }
+
+    func close() {}
+
+    func seek(_ key: UnsafeRawBufferPointer) {
+        let behind = gallop(from: 0, to: groups.count) { number in
+            groups[number].firstKey.withUnsafeBytes { compareBytes($0, key) < 0 }
+        }
+        upcoming = max(0, behind - 1)
+    }
+
+    func next() -> Bool {
+        guard upcoming < groups.count else { return false }
+        let next = groups[upcoming]
+        upcoming += 1
+        keyCount = next.lastKey.count
+        group.deallocate()
+        group = .allocate(byteCount: keyCount + next.bytes.count, alignment: 8)
+        group.copyBytes(from: next.lastKey)
+        UnsafeMutableRawBufferPointer(rebasing: group[keyCount...]).copyBytes(from: next.bytes)
+        return true
+    }
+}
+
+/// Goes forward through the row groups of one segment.
+private final class GroupCursor {
+    let segment: KnownSegment
+    /// Of the group that it stands on.
+    let columns: LeafColumns
+    private let chosen: [Int?]
+    private let layout: RowGroupLayout
+    private let walk: any GroupWalk
+    @exclusivity(unchecked) private(set) var group: RowGroup?
+    @exclusivity(unchecked) private var keys: TextColumn?
+    /// The group's keys, and the next of them.
+    @exclusivity(unchecked) private var runs: [TextRun] = []
+    @exclusivity(unchecked) private var next = 0
+    @exclusivity(unchecked) private var rowCount = 0
+    @exclusivity(unchecked) private var isStarted = false
+    @exclusivity(unchecked) private var isAtEnd = false
+    private var groupCount = 0
+    @exclusivity(unchecked) private var isGroupNew = false
+
+    /// One in so many groups is checked.
+    private static let checkInterval = 32
+    /// So many groups are gone over before the walk is begun anew.
+    private static let stepsMax = 8
+
+    /// - Parameter columns: of the layout those that are wanted; nil for one that is not there.
+    init(_ segment: KnownSegment, _ walk: any GroupWalk, columns: [Int?]) {
+        self.segment = segment
+        self.walk = walk
+        layout = RowGroupLayout(copying: segment.layout)
+        chosen = columns
+        self.columns = LeafColumns(columns.count)
+    }
+
+    func close() {
         group = nil
         keys = nil
+        walk.close()
     }
 
     /// Whether the group that a run was just found in is one of those whose columns are checked; once for each.
-    func isToBeChecked() -> Bool {
+    var isToBeChecked: Bool {
         guard isGroupNew else { return false }
         isGroupNew = false
         return groupCount % Self.checkInterval == 1
     }
 
-    /// Hands over the rows of a key, group by group.
-    func forEachRun(_ key: UnsafeRawBufferPointer, _ keyPrefix: UInt64, _ body: (RowGroup, Range<Int>) throws -> Void) throws {
-        if isAtEnd || (keys != nil && prefix > keyPrefix) { return }
-        while let keys = try keys(reaching: key) {
-            let start = gallop(from: row, to: count) { keys.compare($0, key) < 0 }
-            var end = start
-            while end < count, keys.compare(end, key) == 0 { end += 1 }
-            row = end
-            if end < count { prefix = keys.firstBytes(end) }
-            if start < end, let group { try body(group, start..<end) }
-            // The key's rows may go on in the next group.
-            if end < count { return }
-        }
+    /// Whether the key that it stands behind may go on in another group.
+    var isAtGroupEnd: Bool { next == runs.count && !isAtEnd }
+
+    /// No key that is still to come begins with less.
+    var nextPrefix: UInt64 {
+        if isAtEnd { return .max }
+        return next < runs.count ? runs[next].prefix : 0
     }
 
-    /// The keys of the group that holds a key's rows, or of the first behind it; nil where the segment ends before the key.
-    private func keys(reaching key: UnsafeRawBufferPointer) throws -> TextColumn? {
-        if isAtEnd { return nil }
-        if let keys, row < count {
-            if lastKeyReaches(key) { return keys }
-        } else if !isStarted {
-            try seek(key)
-        }
-        let handle = walk.sqliteStatement
-        var steps = 0
-        while true {
-            if steps == Self.stepsMax { try seek(key) }
-            steps += 1
-            group = nil
-            keys = nil
-            let code = sqlite3_step(handle)
-            if code == SQLITE_DONE {
-                isAtEnd = true
-                return nil
-            }
-            guard code == SQLITE_ROW else { throw HistoryDatabase.failure(code, "reading", db) }
-            guard lastKeyReaches(key) else { continue }
-            let bytes = UnsafeRawBufferPointer(start: sqlite3_column_blob(handle, 1), count: Int(sqlite3_column_bytes(handle, 1)))
-            let opened: RowGroup
-            do { opened = try layout.open(bytes) } catch { throw segment.damage(error) }
-            guard opened.leaf.count > 0, let texts = opened.leaf.texts(column: RowGroupLayout.key) else {
-                throw segment.damage(FormatError("a row group without keys"))
-            }
-            group = opened
-            keys = texts
-            count = opened.leaf.count
-            groupCount += 1
-            isGroupNew = true
-            row = 0
-            prefix = texts.firstBytes(0)
-            return texts
-        }
+    /// Whether the group that it stands on, or none, holds what there is of a key from here on.
+    func reaches(_ key: UnsafeRawBufferPointer, _ prefix: UInt64) -> Bool {
+        if isAtEnd { return true }
+        guard let keys, let last = runs.last, next < runs.count else { return false }
+        return keys.compare(last, key, prefix) >= 0
     }
 
-    private func lastKeyReaches(_ key: UnsafeRawBufferPointer) -> Bool {
-        let handle = walk.sqliteStatement
-        let last = UnsafeRawBufferPointer(start: sqlite3_column_blob(handle, 0), count: Int(sqlite3_column_bytes(handle, 0)))
-        return compareBytes(last, key) >= 0
+    /// The rows of a key in its group with times in `[start, end)`, nil where there are none; it stands behind the key then.
+    func takeRows(of key: UnsafeRawBufferPointer, _ prefix: UInt64, from start: Int64, to end: Int64) -> LeafRows? {
+        guard let keys else { return nil }
+        next = gallop(from: next, to: runs.count) { keys.compare(runs[$0], key, prefix) < 0 }
+        guard next < runs.count, keys.compare(runs[next], key, prefix) == 0 else { return nil }
+        let first = Int(runs[next].start)
+        next += 1
+        let rows = columns.rows(first..<(next < runs.count ? Int(runs[next].start) : rowCount), from: start, to: end)
+        return rows.rows.isEmpty ? nil : rows
     }
 
-    /// Begins the walk with the last group that begins before a key.
-    private func seek(_ key: UnsafeRawBufferPointer) throws {
-        isStarted = true
+    /// Goes to the next group that holds a key's rows or is behind it.
+    func move(to key: UnsafeRawBufferPointer) throws {
         group = nil
         keys = nil
-        let finder = find.sqliteStatement
-        sqlite3_reset(finder)
-        sqlite3_bind_int64(finder, 1, segment.number)
-        sqlite3_bind_int64(finder, 2, Int64(order))
-        bindCopiedText(finder, 3, key)
-        let walker = walk.sqliteStatement
-        sqlite3_reset(walker)
-        sqlite3_bind_int64(walker, 1, segment.number)
-        sqlite3_bind_int64(walker, 2, Int64(order))
-        let code = sqlite3_step(finder)
-        if code == SQLITE_ROW {
-            let first = UnsafeRawBufferPointer(start: sqlite3_column_blob(finder, 0), count: Int(sqlite3_column_bytes(finder, 0)))
-            bindCopiedText(walker, 3, first)
-            sqlite3_bind_int64(walker, 4, sqlite3_column_int64(finder, 1))
-            sqlite3_bind_int64(walker, 5, sqlite3_column_int64(finder, 2))
-        } else {
-            guard code == SQLITE_DONE else { throw HistoryDatabase.failure(code, "reading", db) }
-            bindCopiedText(walker, 3, UnsafeRawBufferPointer(start: nil, count: 0))
-            sqlite3_bind_int64(walker, 4, .min)
-            sqlite3_bind_int64(walker, 5, .min)
+        runs.removeAll(keepingCapacity: true)
+        next = 0
+        var steps = isStarted ? 0 : Self.stepsMax
+        isStarted = true
+        repeat {
+            if steps == Self.stepsMax { try walk.seek(key) }
+            steps += 1
+            guard try walk.next() else { return isAtEnd = true }
+        } while compareBytes(walk.lastKey, key) < 0
+        let opened: RowGroup
+        do { opened = try layout.open(walk.bytes) } catch { throw segment.damage(error) }
+        guard opened.leaf.count > 0, let texts = opened.leaf.texts(column: RowGroupLayout.key) else {
+            throw segment.damage(FormatError("a row group without keys"))
         }
-        sqlite3_reset(finder)
+        group = opened
+        keys = texts
+        rowCount = opened.leaf.count
+        texts.findRuns(rowCount, &runs)
+        columns.set(opened.leaf, chosen)
+        groupCount += 1
+        isGroupNew = true
     }
 }

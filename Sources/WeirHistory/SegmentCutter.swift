@@ -55,11 +55,16 @@ struct SegmentCutter: Sendable {
 
     /// The segment of the first rows after a number; nil where there are none.
     ///
-    /// - Parameter bytesMax: of texts, from which on no further row is taken.
-    static func cut(_ table: StreamTable, after sequence: Int64, rowsMax: Int, bytesMax: Int, _ db: Database) throws -> Segment? {
+    /// - Parameters:
+    ///   - bytesMax: of texts, from which on no further row is taken.
+    ///   - view: whose order alone is wanted; nil: all of them, and the identities.
+    static func cut(
+        _ table: StreamTable, after sequence: Int64, rowsMax: Int, bytesMax: Int, view: Int? = nil, _ db: Database
+    ) throws -> Segment? {
         var cutter = try SegmentCutter(table)
         try cutter.read(after: sequence, rowsMax: rowsMax, bytesMax: bytesMax, db)
-        return cutter.times.isEmpty ? nil : cutter.segment()
+        if cutter.times.isEmpty { return nil }
+        return view.map { cutter.segment(inOrderOf: $0) } ?? cutter.segment()
     }
 
     var count: Int { times.count }
@@ -116,10 +121,20 @@ struct SegmentCutter: Sendable {
         }
     }
 
-    func segment() -> Segment {
-        var segment = Segment(
+    private var empty: Segment {
+        Segment(
             stream: table.stream.name, lastSequence: sequences.int64s[times.count - 1], firstTime: times.min()!, lastTime: times.max()!,
             rows: times.count, textBytes: bytes, fields: table.stream.schema.fields.map(\.name), orders: [:])
+    }
+
+    private func segment(inOrderOf view: Int) -> Segment {
+        var segment = empty
+        addOrder(of: view, to: &segment)
+        return segment
+    }
+
+    func segment() -> Segment {
+        var segment = empty
         if let idField = table.idField {
             var filter = IdentityFilter(rows: times.count)
             for row in times.indices {
@@ -134,22 +149,25 @@ struct SegmentCutter: Sendable {
                 segment.orders[view.name] = known.number
                 continue
             }
-            segment.orders[view.name] = position
             orders.append((keys[position], position))
-            let rows = times.indices.filter { !keys[position].isNull($0) }
-            addGroups(keys[position], rows, order: position, to: &segment)
+            addOrder(of: position, to: &segment)
         }
-        let keyless = times.indices.filter { row in keys.allSatisfy { $0.isNull(row) } }
-        if !keyless.isEmpty {
+        let isKeyed = times.indices.map { row in keys.contains { !$0.isNull(row) } }
+        if isKeyed.contains(false) {
             segment.orders[""] = keys.count
-            let none = ColumnBuffer(textEnds: Array(repeating: 0, count: times.count), textBytes: [], nulls: [])
-            addGroups(none, keyless, order: keys.count, to: &segment)
+            let none = ColumnBuffer(textEnds: Array(repeating: 0, count: times.count), textBytes: [], nulls: isKeyed)
+            addGroups(none, KeyOrder(0..<times.count, keys: none, times: times).rows, order: keys.count, to: &segment)
         }
         return segment
     }
 
-    private func addGroups(_ keys: ColumnBuffer, _ rows: [Int], order: Int, to segment: inout Segment) {
-        let sorted = KeyOrder.rows(rows, keys: keys, times: times)
+    private func addOrder(of view: Int, to segment: inout Segment) {
+        segment.orders[table.stream.views[view].name] = view
+        addGroups(keys[view], KeyOrder(0..<times.count, keys: keys[view], times: times).rows, order: view, to: &segment)
+    }
+
+    /// - Parameter sorted: rows in the order of the keys.
+    private func addGroups(_ keys: ColumnBuffer, _ sorted: [Int], order: Int, to segment: inout Segment) {
         func key(_ row: Int) -> [UInt8] { Array(keys.textBytes[keys.textRange(row)]) }
         var group = EventRows(columns: layout.columns)
         var writer = NodeWriter()

@@ -38,6 +38,16 @@ struct KnownSegment: Sendable {
         layout = try RowGroupLayout(table.stream.schema, fields: decoder.decode([String].self, from: Data(fields.utf8)))
     }
 
+    /// One that is not stored.
+    init(_ segment: Segment, _ table: StreamTable) throws {
+        number = 0
+        lastSequence = segment.lastSequence
+        firstTime = segment.firstTime
+        lastTime = segment.lastTime
+        orders = segment.orders
+        layout = try RowGroupLayout(table.stream.schema, fields: segment.fields)
+    }
+
     func order(of view: ViewPlan) throws -> Int {
         guard let order = orders[view.name] else {
             throw HistoryError("the history has no rows in the order of the view '\(view.name)': it was made without that view")

@@ -17,9 +17,9 @@ public enum TimeText {
             }
             return value
         }
-        func expect(_ position: Int, _ options: String) throws(RecordError) {
-            guard position < text.count, options.utf8.contains(text[position]) else {
-                throw wrong("'\(options.first!)' is missing")
+        func expect(_ position: Int, _ options: StaticString) throws(RecordError) {
+            guard position < text.count, (0..<options.utf8CodeUnitCount).contains(where: { options.utf8Start[$0] == text[position] }) else {
+                throw wrong("'\("\(options)".first!)' is missing")
             }
         }
         let year = try number(0, 4)

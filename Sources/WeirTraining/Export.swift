@@ -188,7 +188,6 @@ private func computeTrainingSet(
     let training = try TrainingSet(
         service: service, catalog: request.catalog, readers: readers, snapshot: snapshot,
         options: .init(asKnown: request.asKnown, isInclusive: request.isInclusive))
-    var hash = SHA256()
     var header = spine.headerText
     let columns = service.outputs + service.labels
     for output in columns {
@@ -196,11 +195,10 @@ private func computeTrainingSet(
         CSVText.appendField(output.name, to: &header)
     }
     header.append(0x0A)
-    hash.update(data: header)
-    try output.write(header)
+    let noStatistics = columns.map { ColumnStatistics(name: $0.name, type: $0.type) }
+    let writer = Mutex(TextWriter(output: output, statistics: noStatistics))
+    try writer.withLock { try $0.write(header) }
 
-    var statistics = columns.map { ColumnStatistics(name: $0.name, type: $0.type) }
-    let noStatistics = statistics
     var rows = 0
     let done = Atomic<Int>(0)
     while let blocks = try nextBlocks(&spine, training, request) {
@@ -212,67 +210,66 @@ private func computeTrainingSet(
         let chunk = try training.compute(blocks) { count in
             progress(done.add(count, ordering: .relaxed).newValue / joins, total)
         }
-        try write(chunk, training, output, &hash, &statistics, noStatistics)
+        var firstRows = [0]
+        for block in chunk.blocks { firstRows.append(firstRows.last! + block.count) }
+        try inParallel(workers: training.workers, tasks: chunk.blocks.count) { [firstRows] number in
+            CSVBlock(chunk.blocks[number], firstRow: firstRows[number], chunk, training.service, noStatistics)
+        } inOrder: { text in
+            try writer.withLock { try $0.write(text) }
+        }
     }
+    let written = writer.withLock { $0 }
     return ComputedTrainingSet(
-        rows: rows, sha256: hexadecimal(hash.finalize()), spineSHA256: spine.sha256(), snapshot: snapshot, statistics: statistics)
+        rows: rows, sha256: hexadecimal(written.hash.finalize()), spineSHA256: spine.sha256(), snapshot: snapshot,
+        statistics: written.statistics)
 }
 
 /// Rows of the spine, as many as the memory lets be in work, decoded on all threads; nil at the end.
 private func nextBlocks(_ spine: inout SpineReader, _ training: TrainingSet, _ request: ExportRequest) throws -> [SpineBlock]? {
-    var blocks: [SpineBlock] = []
-    var bytes = 0
+    struct Source {
+        var spine: SpineReader
+        var decoded: [(number: Int, block: SpineBlock)] = []
+        var bytes = 0
+    }
     let keepsRequests = training.usesRequests
-    // One thread reads the next rows while others decode.
     let reader = spine
-    let source = Mutex(spine)
-    while bytes < request.memory {
-        let count = 4 * training.workers
-        let decoded = Mutex<[SpineBlock?]>(Array(repeating: nil, count: count))
-        try inParallel(workers: training.workers, tasks: count) { _, _ in
+    let source = Mutex(Source(spine: spine))
+    try inParallel(workers: training.workers, taking: .max) { _, isGoingOn in
+        let decoder = reader.makeDecoder()
+        // One thread reads the next rows while others decode.
+        while isGoingOn() != nil {
             let next = try source.withLock { source in
-                let number = source.blockCount
-                return try source.next().map { (number, $0) }
+                let number = source.spine.blockCount
+                return source.bytes < request.memory ? try source.spine.next().map { (number, $0) } : nil
             }
             guard let (number, raw) = next else { return }
-            let block = try reader.makeDecoder().decode(raw, request.selection, keepsRequests: keepsRequests)
-            decoded.withLock { $0[number % count] = block }
-        }
-        let taken = decoded.withLock { $0 }
-        if taken.allSatisfy({ $0 == nil }) { break }
-        for case .some(let block) in taken where block.count > 0 {
-            bytes += block.text.count + block.keys.reduce(0) { $0 + $1.textBytes.count }
-            bytes += block.count * (24 + (keepsRequests ? 96 : 0) + training.bytesPerRow)
-            blocks.append(block)
+            let block = try decoder.decode(raw, request.selection, keepsRequests: keepsRequests)
+            if block.count == 0 { continue }
+            source.withLock { source in
+                source.decoded.append((number, block))
+                source.bytes += block.text.count + block.keys.reduce(0) { $0 + $1.textBytes.count }
+                source.bytes += block.count * (24 + (keepsRequests ? 96 : 0) + training.bytesPerRow)
+            }
         }
     }
-    spine = source.withLock { $0 }
-    return blocks.isEmpty ? nil : blocks
+    let (rest, decoded) = source.withLock { ($0.spine, $0.decoded) }
+    spine = rest
+    return decoded.isEmpty ? nil : decoded.sorted { $0.number < $1.number }.map(\.block)
 }
 
-/// Writes a chunk's rows, put into text on all threads, in their order.
-private func write(
-    _ chunk: TrainingSet.Chunk, _ training: TrainingSet, _ output: any TrainingSetOutput, _ hash: inout SHA256,
-    _ statistics: inout [ColumnStatistics], _ noStatistics: [ColumnStatistics]
-) throws {
-    var firstRows: [Int] = []
-    var row = 0
-    for block in chunk.blocks {
-        firstRows.append(row)
-        row += block.count
+/// What the text of a training set goes through, block by block.
+private struct TextWriter: Sendable {
+    let output: any TrainingSetOutput
+    var hash = SHA256()
+    var statistics: [ColumnStatistics]
+
+    mutating func write(_ bytes: [UInt8]) throws {
+        hash.update(data: bytes)
+        try output.write(bytes)
     }
-    let group = 4 * training.workers
-    for first in stride(from: 0, to: chunk.blocks.count, by: group) {
-        let count = min(group, chunk.blocks.count - first)
-        let texts = Mutex<[CSVBlock?]>(Array(repeating: nil, count: count))
-        try inParallel(workers: training.workers, tasks: count) { [firstRows] _, task in
-            let text = CSVBlock(chunk.blocks[first + task], firstRow: firstRows[first + task], chunk, training.service, noStatistics)
-            texts.withLock { $0[task] = text }
-        }
-        for case .some(let text) in texts.withLock({ $0 }) {
-            hash.update(data: text.bytes)
-            try output.write(text.bytes)
-            for index in statistics.indices { statistics[index].merge(text.statistics[index]) }
-        }
+
+    mutating func write(_ block: CSVBlock) throws {
+        try write(block.bytes)
+        for index in statistics.indices { statistics[index].merge(block.statistics[index]) }
     }
 }

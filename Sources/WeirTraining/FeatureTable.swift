@@ -1,3 +1,4 @@
+import Foundation
 import WeirAlgebra
 
 /// The values of a view's features for the rows of a chunk, compact for numbers; those of a row stand side by side. Any number of threads
@@ -17,17 +18,20 @@ final class FeatureTable: @unchecked Sendable {
 
     /// Bytes that a row takes, without those of texts and lists.
     static func bytesPerRow(_ types: [FeatureType]) -> Int {
-        types.reduce(0) { $0 + (isCompact($1) ? 9 : MemoryLayout<FeatureValue>.stride + 32) }
+        compactBytes(types.count(where: isCompact)) + types.count { !isCompact($0) } * (MemoryLayout<FeatureValue>.stride + 32)
     }
+
+    /// Eight bytes for each number, then their tags.
+    private static func compactBytes(_ count: Int) -> Int { (9 * count + 7) / 8 * 8 }
 
     private static func isCompact(_ type: FeatureType) -> Bool { type == .int || type == .double || type == .bool }
 
     private let places: [Place]
     private let compactCount: Int
+    private let stride: Int
     private let count: Int
     // No two threads have the same rows.
-    private let tags: UnsafeMutablePointer<UInt8>
-    private let bits: UnsafeMutablePointer<UInt64>
+    private let compact: UnsafeMutableRawPointer
     private let values: [UnsafeMutablePointer<FeatureValue>]
 
     init(_ types: [FeatureType], count: Int) {
@@ -48,19 +52,26 @@ final class FeatureTable: @unchecked Sendable {
         self.places = places
         self.compactCount = compactCount
         self.values = values
-        tags = .allocate(capacity: compactCount * count)
-        tags.initialize(repeating: Self.nullTag, count: compactCount * count)
-        bits = .allocate(capacity: compactCount * count)
-        bits.initialize(repeating: 0, count: compactCount * count)
+        stride = Self.compactBytes(compactCount)
+        // Memory that comes as zeros, page by page where it is first used: nulls.
+        guard let memory = calloc(max(1, count), max(8, stride)) else { fatalError("no memory for \(count) rows") }
+        compact = memory
     }
 
     deinit {
-        tags.deallocate()
-        bits.deallocate()
+        free(compact)
         for values in values {
             values.deinitialize(count: count)
             values.deallocate()
         }
+    }
+
+    private func tag(_ row: Int, _ place: Int) -> UnsafeMutablePointer<UInt8> {
+        (compact + row * stride + 8 * compactCount + place).assumingMemoryBound(to: UInt8.self)
+    }
+
+    private func bits(_ row: Int, _ place: Int) -> UnsafeMutablePointer<UInt64> {
+        (compact + row * stride + 8 * place).assumingMemoryBound(to: UInt64.self)
     }
 
     subscript(row: Int, feature: Int) -> FeatureValue {
@@ -68,11 +79,11 @@ final class FeatureTable: @unchecked Sendable {
             switch places[feature] {
             case .value(let list): return values[list][row]
             case .compact(let place):
-                let place = row * compactCount + place
-                switch tags[place] {
-                case Self.intTag: return .int(Int64(bitPattern: bits[place]))
-                case Self.doubleTag: return .double(Double(bitPattern: bits[place]))
-                case Self.boolTag: return .bool(bits[place] != 0)
+                let bits = bits(row, place).pointee
+                switch tag(row, place).pointee {
+                case Self.intTag: return .int(Int64(bitPattern: bits))
+                case Self.doubleTag: return .double(Double(bitPattern: bits))
+                case Self.boolTag: return .bool(bits != 0)
                 default: return .null
                 }
             }
@@ -81,13 +92,16 @@ final class FeatureTable: @unchecked Sendable {
             switch places[feature] {
             case .value(let list): values[list][row] = newValue
             case .compact(let place):
-                let place = row * compactCount + place
+                func set(_ tag: UInt8, _ bits: UInt64) {
+                    self.tag(row, place).pointee = tag
+                    self.bits(row, place).pointee = bits
+                }
                 switch newValue {
-                case .int(let value): (tags[place], bits[place]) = (Self.intTag, UInt64(bitPattern: value))
-                case .double(let value): (tags[place], bits[place]) = (Self.doubleTag, value.bitPattern)
-                case .bool(let value): (tags[place], bits[place]) = (Self.boolTag, value ? 1 : 0)
+                case .int(let value): set(Self.intTag, UInt64(bitPattern: value))
+                case .double(let value): set(Self.doubleTag, value.bitPattern)
+                case .bool(let value): set(Self.boolTag, value ? 1 : 0)
                 // A numeric feature has no other values.
-                default: tags[place] = Self.nullTag
+                default: tag(row, place).pointee = Self.nullTag
                 }
             }
         }

@@ -51,6 +51,8 @@ final class TrainingSet: Sendable {
     /// One connection a worker.
     private let readers: [HistoryReader]
     private let joins: [Join]
+    /// One a join. They are made while the first rows of the spine are read.
+    private let tails: Promise<[TailSegment?]>
     /// For each worker and join: closures and arrays of its own. Threads that share some wait for each other with each reference they take.
     private let evaluators: [[Evaluator]]
     /// Decided by what the rows show: whether events must be decoded.
@@ -70,7 +72,6 @@ final class TrainingSet: Sendable {
         let asKnown: Bool
         /// Of labels: behind this time events may still come, so that what reaches further is not known yet.
         let completeUntil: Int64?
-        let tail: TailRows
     }
 
     init(service: ServicePlan, catalog: CatalogPlan, readers: [HistoryReader], snapshot: HistorySnapshot, options: Options) throws {
@@ -81,7 +82,7 @@ final class TrainingSet: Sendable {
         self.snapshot = snapshot
         self.readers = readers
         var sources: [ColumnSource] = []
-        joins = try runtime.joins.map { join in
+        joins = runtime.joins.map { join in
             let view = catalog.views[join.view]
             // A label is not what was known at the time.
             let asKnown = options.asKnown && !view.isLabelView
@@ -92,9 +93,10 @@ final class TrainingSet: Sendable {
                 // Of nobody nothing can be predicted.
                 empty: view.isLabelView ? unknown : join.empty, unknown: unknown,
                 types: join.featureNumbers.map { view.features[$0].type }, projection: projection, asKnown: asKnown,
-                completeUntil: view.isLabelView ? snapshot.completeUntil(view.stream) : nil,
-                tail: try readers[0].tail(of: view, snapshot))
+                completeUntil: view.isLabelView ? snapshot.completeUntil(view.stream) : nil)
         }
+        let views = runtime.joins.map { catalog.views[$0.view] }
+        tails = Promise { try views.map { try readers[0].tail(of: $0, snapshot) } }
         evaluators = readers.map { _ in
             runtime.joins.map { join in
                 let own = ViewRuntime(catalog.views[join.view])
@@ -124,71 +126,91 @@ final class TrainingSet: Sendable {
             for row in 0..<keys.count where keys.isNull(row) {
                 for (result, empty) in join.empty.enumerated() { tables[number][row, result] = empty.value }
             }
-            let ordered = KeyOrder.rows((0..<keys.count).filter { !keys.isNull($0) }, keys: keys, times: times)
+            let order = try order(keys, times)
             do {
-                try compute(number, join, keys, times, ordered, tables[number], progress)
+                try compute(number, join, keys, order, tables[number], progress)
             } catch is ColumnsAreNotPlain {
                 sources.withLock { $0[number] = .events }
-                try compute(number, join, keys, times, ordered, tables[number], progress)
+                try compute(number, join, keys, order, tables[number], progress)
             }
         }
         return Chunk(blocks: blocks, tables: tables)
     }
 
+    /// Puts rows in the order of their keys: each worker some of them, then two and two are merged.
+    private func order(_ keys: ColumnBuffer, _ times: [Int64]) throws -> KeyOrder {
+        func inParts(_ count: Int, _ part: @Sendable (Int) -> KeyOrder) throws -> [KeyOrder] {
+            let parts = Mutex<[KeyOrder?]>(Array(repeating: nil, count: count))
+            try inParallel(workers: workers, tasks: count) { _, number in
+                let made = part(number)
+                parts.withLock { $0[number] = made }
+            }
+            return parts.withLock { $0.compactMap { $0 } }
+        }
+        let size = keys.count / workers + 1
+        var parts = try inParts(workers) {
+            KeyOrder(min($0 * size, keys.count)..<min(($0 + 1) * size, keys.count), keys: keys, times: times)
+        }
+        while parts.count > 1 {
+            parts = try inParts((parts.count + 1) / 2) { [parts] number in
+                2 * number + 1 < parts.count ? parts[2 * number].merged(with: parts[2 * number + 1], keys: keys) : parts[2 * number]
+            }
+        }
+        return parts[0]
+    }
+
     /// The rows of a chunk that one task has, by the order of their keys: all of some entities.
-    private func tasks(_ ordered: [Int], _ keys: ColumnBuffer) -> [Range<Int>] {
-        let size = max(Self.rowsPerTask, ordered.count / (workers * 8) + 1)
+    private func tasks(_ order: KeyOrder, _ keys: ColumnBuffer) -> [Range<Int>] {
+        let size = max(Self.rowsPerTask, order.count / (workers * 8) + 1)
         var tasks: [Range<Int>] = []
         var start = 0
-        while start < ordered.count {
-            let end = endOfEntity(ordered, keys, min(start + size, ordered.count) - 1)
+        while start < order.count {
+            let end = order.endOfKey(min(start + size, order.count) - 1, keys)
             tasks.append(start..<end)
             start = end
         }
         return tasks
     }
 
-    private func endOfEntity(_ ordered: [Int], _ keys: ColumnBuffer, _ start: Int) -> Int {
-        keys.withText(ordered[start]) { key in
-            var end = start + 1
-            while end < ordered.count, keys.withText(ordered[end], { compareBytes($0, key) == 0 }) { end += 1 }
-            return end
-        }
-    }
-
     private func compute(
-        _ number: Int, _ join: Join, _ keys: ColumnBuffer, _ times: [Int64], _ ordered: [Int], _ table: FeatureTable,
-        _ progress: @Sendable (Int) -> Void
+        _ number: Int, _ join: Join, _ keys: ColumnBuffer, _ order: KeyOrder, _ table: FeatureTable, _ progress: @Sendable (Int) -> Void
     ) throws {
-        let tasks = tasks(ordered, keys)
+        let tasks = tasks(order, keys)
         let source = sources.withLock { $0[number] }
-        try inParallel(workers: workers, tasks: tasks.count) { worker, task in
+        let tail = try tails.value[number]
+        try inParallel(workers: workers, taking: tasks.count) { worker, next in
             let scratch = EvaluationScratch()
             let evaluator = evaluators[worker][number]
-            try readers[worker].scanEntities(of: evaluator.runtime.plan, join.projection, source, snapshot, join.tail) { scan in
+            try readers[worker].scanEntities(of: evaluator.runtime.plan, join.projection, source, snapshot, tail) { scan in
                 var waiting: [Range<Int>] = []
-                var start = tasks[task].lowerBound
                 func evaluate() throws {
-                    let block = try scan.take()
-                    for (entity, rows) in waiting.enumerated() {
-                        try self.evaluate(join, evaluator, block, entity, ordered[rows], times, scratch) { row, results in
-                            for index in 0..<results.count { table[row, index] = results[index].value }
+                    try scan.take { block in
+                        try scratch.hold(block.rows) {
+                            for (entity, places) in waiting.enumerated() {
+                                try self.evaluate(join, evaluator, block, block.range(entity), order, places, scratch) {
+                                    row, results in
+                                    for index in 0..<results.count { table[row, index] = results[index].value }
+                                }
+                            }
                         }
-                        progress(rows.count)
                     }
+                    progress(waiting.reduce(0) { $0 + $1.count })
                     waiting.removeAll(keepingCapacity: true)
                 }
-                while start < tasks[task].upperBound {
-                    let end = endOfEntity(ordered, keys, start)
-                    let first = asOf(times[ordered[start]])
-                    let last = asOf(times[ordered[end - 1]])
-                    try keys.withText(ordered[start]) { key in
-                        try scan.read(
-                            key, from: evaluator.runtime.earliestReach(asOf: first), to: evaluator.runtime.latestReach(asOf: last))
+                while let task = next() {
+                    var start = tasks[task].lowerBound
+                    while start < tasks[task].upperBound {
+                        let end = order.endOfKey(start, keys)
+                        let first = asOf(order.time(start))
+                        let last = asOf(order.time(end - 1))
+                        try keys.withText(order.row(start)) { key in
+                            try scan.read(
+                                key, from: evaluator.runtime.earliestReach(asOf: first), to: evaluator.runtime.latestReach(asOf: last))
+                        }
+                        waiting.append(start..<end)
+                        start = end
+                        if scan.pendingRows >= Self.rowsPerBlock { try evaluate() }
                     }
-                    waiting.append(start..<end)
-                    start = end
-                    if scan.pendingRows >= Self.rowsPerBlock { try evaluate() }
                 }
                 try evaluate()
             }
@@ -198,42 +220,47 @@ final class TrainingSet: Sendable {
     private func asOf(_ time: Int64) -> AsOf { AsOf(EventTime(microseconds: time), isInclusive: options.isInclusive) }
 
     /// Evaluates one entity at the times of some rows.
+    ///
+    /// - Parameter range: of the block's rows those of the entity.
     private func evaluate(
-        _ join: Join, _ evaluator: Evaluator, _ block: EntityBlock, _ entity: Int, _ rows: ArraySlice<Int>, _ times: [Int64],
-        _ scratch: EvaluationScratch,
-        _ body: (Int, borrowing [FeatureResult]) -> Void
+        _ join: Join, _ evaluator: Evaluator, _ block: EntityBlock, _ range: Range<Int>, _ order: KeyOrder,
+        _ places: Range<Int>, _ scratch: EvaluationScratch, _ body: (Int, borrowing [FeatureResult]) -> Void
     ) throws {
-        let range = block.range(entity)
-        scratch.tile(rows.count > 1 && !join.asKnown ? range : nil)
-        for row in rows {
-            let asOf = asOf(times[row])
+        scratch.tile(places.count > 1 && !join.asKnown ? range : nil)
+        for place in places {
+            let row = order.row(place)
+            let asOf = asOf(order.time(place))
             if let completeUntil = join.completeUntil, evaluator.runtime.latestReach(asOf: asOf) > completeUntil {
                 body(row, join.unknown)
                 continue
             }
             if join.asKnown {
-                let known = knownRows(block, range, by: times[row], before: asOf.end)
-                try evaluator.runtime.evaluate(evaluator.features, rows: known.rows, range: known.range, asOf: asOf, session: nil, scratch)
+                let known = knownRows(block, range, by: order.time(place), before: asOf.end)
+                if let picked = known.picked {
+                    try evaluator.runtime.evaluate(evaluator.features, rows: picked, asOf: asOf, session: nil, scratch)
+                } else {
+                    try evaluator.runtime.evaluate(evaluator.features, held: known.range, asOf: asOf, scratch)
+                }
             } else {
-                try evaluator.runtime.evaluate(evaluator.features, rows: block.rows, range: range, asOf: asOf, session: nil, scratch)
+                try evaluator.runtime.evaluate(evaluator.features, held: range, asOf: asOf, scratch)
             }
             body(row, scratch.results)
         }
     }
 
-    /// The rows of an entity that had been ingested by a time.
+    /// The rows of an entity that had been ingested by a time: some that stand side by side, or picked ones.
     private func knownRows(_ block: EntityBlock, _ range: Range<Int>, by time: Int64, before end: Int64) -> (
-        rows: EventRows, range: Range<Int>
+        range: Range<Int>, picked: EventRows?
     ) {
         let last = block.rows.lowerBound(end, in: range)
         let candidates = range.lowerBound..<last
-        guard let firstUnknown = candidates.first(where: { block.ingestTimes[$0] > time }) else { return (block.rows, candidates) }
+        guard let firstUnknown = candidates.first(where: { block.ingestTimes[$0] > time }) else { return (candidates, nil) }
         guard let next = (firstUnknown..<last).first(where: { block.ingestTimes[$0] <= time }) else {
-            return (block.rows, range.lowerBound..<firstUnknown)
+            return (range.lowerBound..<firstUnknown, nil)
         }
-        var known = EventRows(like: block.rows)
-        let picked = Array(range.lowerBound..<firstUnknown) + (next..<last).filter { block.ingestTimes[$0] <= time }
-        known.appendProjected(block.rows, rows: picked)
-        return (known, 0..<picked.count)
+        var picked = EventRows(like: block.rows)
+        let rows = Array(range.lowerBound..<firstUnknown) + (next..<last).filter { block.ingestTimes[$0] <= time }
+        picked.appendProjected(block.rows, rows: rows)
+        return (range, picked)
     }
 }

@@ -1,12 +1,13 @@
 import Foundation
 
-/// Where the text of a training set goes, piece by piece.
-protocol TrainingSetOutput: AnyObject {
+/// Where the text of a training set goes, piece by piece. One thread at a time writes.
+protocol TrainingSetOutput: AnyObject, Sendable {
     func write(_ bytes: [UInt8]) throws
 }
 
 /// A file that appears whole or not at all.
-final class OutputFile: TrainingSetOutput {
+// What changes is changed by who made it, when all is written.
+final class OutputFile: TrainingSetOutput, @unchecked Sendable {
     private let path: String
     private let temporary: String
     private let descriptor: Int32
@@ -47,7 +48,8 @@ final class OutputFile: TrainingSetOutput {
 }
 
 /// Compares what is written with a file that is there.
-final class FileComparison: TrainingSetOutput {
+// One thread at a time writes.
+final class FileComparison: TrainingSetOutput, @unchecked Sendable {
     private let file: FileHandle
     private var line = 1
     /// The part of the current line that was equal.

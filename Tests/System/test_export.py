@@ -220,4 +220,4 @@ def test_memory_is_bounded(store, tmp_path):
         assert process.returncode == 0
     print(f"anonymous memory: {peaks[0] >> 20} MiB with --memory 2MB, {peaks[1] >> 20} MiB with 1GB")
     assert (tmp_path / "2MB.csv").read_bytes() == (tmp_path / "1GB.csv").read_bytes()
-    assert peaks[0] < 150 << 20 < peaks[1]
+    assert peaks[0] < 100 << 20 < peaks[1]
