@@ -63,8 +63,14 @@ struct TypedView<Source: Event>: Sendable {
                 "\(V.name): a view has labels (over \(label.signature)) or features (over \(feature.signature)), not both: move the labels to a view of their own"
             )
         }
-        let timeToLive = try V.timeToLive.map { duration throws(DefinitionError) in
-            try Self.timeToLive(duration, of: V.name, windows: windows)
+        let isLabelView = windows.contains { $0.kind == .following }
+        let ownTimeToLive = try V.timeToLive.map { duration throws(DefinitionError) in
+            if isLabelView { throw DefinitionError("\(V.name): labels look ahead, and have no timeToLive; leave it away") }
+            return try Self.timeToLive(duration, of: V.name, "its view's", windows: windows)
+        }
+        var timeToLive = ownTimeToLive
+        if let duration = Source.timeToLive, !isLabelView {
+            timeToLive = min(try Self.timeToLive(duration, of: V.name, "its stream's", windows: windows), timeToLive ?? .max)
         }
         if filters.count > 64 {
             throw DefinitionError("\(V.name): a view has at most 64 filters, this one has \(filters.count); share Filter values")
@@ -86,7 +92,7 @@ struct TypedView<Source: Event>: Sendable {
         plan = ViewPlan(
             name: V.name, entity: entity, joinKeys: joinKeys, keyTypeName: V.Subject.ID.keyTypeName, stream: Source.stream,
             columns: columns.map { .init(signature: $0.signature, type: $0.type) }, filterCount: filters.count,
-            slots: slots, windows: windows, features: features, timeToLive: timeToLive,
+            slots: slots, windows: windows, features: features, timeToLive: timeToLive, ownTimeToLive: ownTimeToLive,
             closedWindows: try V.closedWindows.map { policy throws(DefinitionError) in
                 try ClosedWindowPlan(policy, view: V.name, windows: windows)
             }, updatesTopic: V.updatesTopic,
@@ -98,18 +104,17 @@ struct TypedView<Source: Event>: Sendable {
     /// In microseconds.
     ///
     /// - Throws: where a window says that it holds more than can live.
-    private static func timeToLive(_ duration: Duration, of view: String, windows: [Window]) throws(DefinitionError) -> Int64 {
+    private static func timeToLive(
+        _ duration: Duration, of view: String, _ whose: String, windows: [Window]
+    ) throws(DefinitionError) -> Int64 {
         guard let timeToLive = duration.wholeMicroseconds, timeToLive > 0 else {
-            throw DefinitionError("\(view): timeToLive must be a whole number of microseconds, and positive")
-        }
-        if windows.contains(where: { $0.kind == .following }) {
-            throw DefinitionError("\(view): labels look ahead, and have no timeToLive; leave it away")
+            throw DefinitionError("\(view): \(whose) timeToLive must be a whole number of microseconds, and positive")
         }
         for window in windows {
             guard let reach = window.kind == .session ? window.length : window.reach, reach > timeToLive else { continue }
             throw DefinitionError(
                 """
-                \(view): the window \(window.signature) counts events of up to \(reach) µs before, its view's time to live is \
+                \(view): the window \(window.signature) counts events of up to \(reach) µs before, \(whose) time to live is \
                 \(timeToLive) µs: make the window shorter, or timeToLive as long at least
                 """)
         }

@@ -45,8 +45,10 @@ package final class ViewPlan: Sendable {
     package let slots: [Slot]
     package let windows: [Window]
     package let features: [Feature]
-    /// Microseconds for which an event counts; nil where it does for ever.
+    /// Microseconds for which an event counts, by the view or by its stream; nil where it does for ever.
     package let timeToLive: Int64?
+    /// Microseconds for which an entity is known by an event, whether a window reaches it or not; nil: as long as the store has one.
+    package let knownFor: Int64?
     private let featureNumbers: [String: Int]
     /// nil where closed windows are not written down.
     package let closedWindows: ClosedWindowPlan?
@@ -67,7 +69,8 @@ package final class ViewPlan: Sendable {
 
     package init(
         name: String, entity: String, joinKeys: [String]? = nil, keyTypeName: String, stream: String, columns: [Column], filterCount: Int,
-        slots: [Slot], windows: [Window], features: [Feature], timeToLive: Int64? = nil, closedWindows: ClosedWindowPlan?,
+        slots: [Slot], windows: [Window], features: [Feature], timeToLive: Int64? = nil, ownTimeToLive: Int64? = nil,
+        closedWindows: ClosedWindowPlan?,
         updatesTopic: String?,
         keyForm: KeyForm, canonicalKey: @escaping @Sendable (String) -> String?
     ) {
@@ -82,6 +85,8 @@ package final class ViewPlan: Sendable {
         self.windows = windows
         self.features = features
         self.timeToLive = timeToLive
+        // A stream may keep its events for much longer than a view's windows reach.
+        knownFor = ownTimeToLive != nil || windows.contains { $0.kind == .lifetime } ? timeToLive : nil
         featureNumbers = Dictionary(features.enumerated().map { ($1.name, $0) }, uniquingKeysWith: { first, _ in first })
         self.closedWindows = closedWindows
         self.updatesTopic = updatesTopic
@@ -119,14 +124,15 @@ package final class ViewPlan: Sendable {
 
     package func feature(named name: String) -> Int? { featureNumbers[name] }
 
-    /// How far back, in microseconds, the online store must see: the time to live, or else the longest bounded window. Sessions count with
-    /// a day then, since their start is where the events say; a longer one is completed from history.
+    /// How far back, in microseconds, the online store must see: as far as entities are known by what lives, or the longest bounded window.
+    /// Sessions count with a day then, since their start is where the events say; a longer one is completed from history.
     package var reach: Int64 {
-        if let timeToLive { return timeToLive }
-        return windows.reduce(0) { reach, window in
+        if let knownFor { return knownFor }
+        let reach = windows.reduce(Int64(0)) { reach, window in
             let own = window.kind == .session ? (window.length ?? 0).addingClamped(86_400_000_000) : window.reach ?? 0
             return max(reach, own)
         }
+        return min(reach, timeToLive ?? .max)
     }
 
     /// Events before this moment no longer count at a time; `Int64.min` without a time to live.
@@ -149,6 +155,9 @@ package final class ViewPlan: Sendable {
 
     /// Whether the features are labels: of what happens after the time asked for. Only training sets have them.
     package var isLabelView: Bool { windows.contains { $0.kind == .following } }
+
+    /// The earliest event that an entity is known by at a time, where that is a matter of time.
+    package func knownFrom(at time: EventTime) -> Int64? { knownFor.map { time.microseconds.subtractingClamped($0) } }
 
     /// Whether every event counts for ever: then what expires is kept in totals.
     package var hasLifetimeWindow: Bool { timeToLive == nil && windows.contains { $0.kind == .lifetime } }

@@ -120,6 +120,16 @@ extension ViewRuntime {
         try evaluate(features, RowsTimeline(rows: rows, range: range), asOf: asOf, session: session, keptFrom: .min, scratch)!
     }
 
+    /// The same from rows of a history that events have left. nil where a window begins before what it keeps: then nobody has the answer.
+    ///
+    /// - Parameter keptFrom: events before this time may be gone; `Int64.min` where none are.
+    package func evaluate(
+        _ features: EvaluationPlan, rows: EventRows, range: Range<Int>? = nil, asOf: AsOf, session: EventRows?, keptFrom: Int64,
+        _ scratch: EvaluationScratch
+    ) throws -> EvaluationOutcome? {
+        try evaluate(features, RowsTimeline(rows: rows, range: range), asOf: asOf, session: session, keptFrom: keptFrom, scratch)
+    }
+
     /// The time of the latest event that any window could count; nil where there is none.
     ///
     /// - Parameter outcome: of an evaluation with a session; nil: without one.
@@ -140,9 +150,14 @@ extension ViewRuntime {
     /// The earliest event time that can count at this time: the view's windows reach no further, or events live no longer; `Int64.min` where
     /// there is no bound.
     package func earliestReach(asOf: AsOf) -> Int64 {
-        // Who has events that no window reaches, but that live, is known.
-        if plan.timeToLive != nil { return plan.liveFrom(at: asOf.time) }
-        return plan.windows.map { $0.bounds(at: asOf.time)?.start.microseconds ?? .min }.min() ?? .min
+        let reach = plan.windows.map { $0.bounds(at: asOf.time)?.start.microseconds ?? .min }.min() ?? .min
+        return max(reach, plan.liveFrom(at: asOf.time))
+    }
+
+    /// The same, and what says that the entity is known.
+    package func earliestKnown(asOf: AsOf) -> Int64 {
+        let reach = earliestReach(asOf: asOf)
+        return plan.knownFrom(at: asOf.time).map { min($0, reach) } ?? reach
     }
 
     /// The first moment that no window at this time reaches any more.
@@ -214,9 +229,10 @@ extension ViewRuntime {
             return true
         }
         guard isWithin else { return nil }
-        let isKnown = try overlay?.isEmpty == false || isKnown(timeline, asOf: asOf, liveFrom: liveFrom)
-        if !isKnown, plan.timeToLive != nil, liveFrom < keptFrom {
-            scratch.leaveToHistory(.unknownEntity(liveFrom: liveFrom))
+        let knownFrom = plan.knownFrom(at: asOf.time)
+        let isKnown = try overlay?.isEmpty == false || isKnown(timeline, asOf: asOf, knownFrom: knownFrom)
+        if !isKnown, !timeline.isHistory, let knownFrom, knownFrom < keptFrom {
+            scratch.leaveToHistory(.unknownEntity(liveFrom: knownFrom))
             return nil
         }
         // What derived features are computed from was not asked for.
@@ -236,11 +252,11 @@ extension ViewRuntime {
     }
 
     /// Whether the entity has an event, be it in no window: of those that live, where events do not for ever.
-    private func isKnown(_ timeline: some Timeline, asOf: AsOf, liveFrom: Int64) throws -> Bool {
-        guard plan.timeToLive != nil else { return try timeline.isKnown }
+    private func isKnown(_ timeline: some Timeline, asOf: AsOf, knownFrom: Int64?) throws -> Bool {
+        guard let knownFrom else { return try timeline.isKnown }
         var isKnown = false
         try timeline.forEachTimeDescending(before: asOf.end) { time in
-            isKnown = time >= liveFrom
+            isKnown = time >= knownFrom
             return false
         }
         return isKnown

@@ -227,11 +227,20 @@ extension ViewRuntime {
     }
 
     /// The same from all rows of the entity that the windows can reach.
-    package func explain(_ features: [Int], rows: EventRows, asOf: AsOf, session: EventRows?) throws -> Explanation {
-        try explain(features, nil) { plan, scratch in
-            let outcome = try evaluate(plan, rows: rows, asOf: asOf, session: session, scratch)
+    ///
+    /// - Parameter keptFrom: as for `evaluate`.
+    /// - Returns: nil where a window begins before what the history keeps.
+    package func explain(
+        _ features: [Int], rows: EventRows, asOf: AsOf, session: EventRows?, keptFrom: Int64
+    ) throws -> Explanation? {
+        let result = try explain(features, nil) { plan, scratch in
+            guard let outcome = try evaluate(plan, rows: rows, asOf: asOf, session: session, keptFrom: keptFrom, scratch) else {
+                return nil
+            }
             return (outcome, try latestEvent(RowsTimeline(rows: rows), asOf: asOf, outcome))
-        }.get()
+        }
+        guard case .success(let explanation) = result else { return nil }
+        return explanation
     }
 
     /// Why history has to answer.

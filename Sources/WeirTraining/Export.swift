@@ -209,8 +209,13 @@ private func computeTrainingSet(
         // Rows differ little in length.
         let total = max(rows, Int(Double(rows) * Double(spine.size) / Double(max(1, spine.bytesRead))))
         let joins = max(1, training.service.joins.count)
-        let chunk = try training.compute(blocks) { count in
-            progress(done.add(count, ordering: .relaxed).newValue / joins, total)
+        let chunk: TrainingSet.Chunk
+        do {
+            chunk = try training.compute(blocks) { count in
+                progress(done.add(count, ordering: .relaxed).newValue / joins, total)
+            }
+        } catch let beyond as BeyondHistory {
+            throw spine.failure(at: beyond.offset, beyond.reason + ", or leave the row out (--from)")
         }
         try write(chunk, training, output, &hash, &statistics, noStatistics)
     }
@@ -242,7 +247,7 @@ private func nextBlocks(_ spine: inout SpineReader, _ training: TrainingSet, _ r
         if taken.allSatisfy({ $0 == nil }) { break }
         for case .some(let block) in taken where block.count > 0 {
             bytes += block.text.count + block.keys.reduce(0) { $0 + $1.textBytes.count }
-            bytes += block.count * (24 + (keepsRequests ? 96 : 0) + training.bytesPerRow)
+            bytes += block.count * (32 + (keepsRequests ? 96 : 0) + training.bytesPerRow)
             blocks.append(block)
         }
     }

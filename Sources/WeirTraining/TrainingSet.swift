@@ -15,6 +15,13 @@ package struct ExportError: Error, CustomStringConvertible {
     }
 }
 
+/// A window of a spine's row begins before what the history keeps.
+struct BeyondHistory: Error {
+    /// Of the row, in the spine.
+    let offset: Int64
+    let reason: String
+}
+
 /// Computes what the lookup service would have answered to rows of a spine at their times, from the history.
 ///
 /// For each view the rows are put in the order of its keys and times, and the history is gone through once in that order, side by side on
@@ -47,7 +54,8 @@ final class TrainingSet: Sendable {
 
     let service: ServiceRuntime
     let options: Options
-    let snapshot: HistorySnapshot
+    /// Changes where events leave the history meanwhile.
+    private let snapshot: Mutex<HistorySnapshot>
     /// One connection a worker.
     private let readers: [HistoryReader]
     private let joins: [Join]
@@ -78,7 +86,7 @@ final class TrainingSet: Sendable {
         let runtime = try ServiceRuntime(service, catalog, runtimes, includesLabels: true)
         self.service = runtime
         self.options = options
-        self.snapshot = snapshot
+        self.snapshot = Mutex(snapshot)
         self.readers = readers
         var sources: [ColumnSource] = []
         joins = try runtime.joins.map { join in
@@ -118,6 +126,7 @@ final class TrainingSet: Sendable {
     func compute(_ blocks: [SpineBlock], progress: @Sendable (Int) -> Void) throws -> Chunk {
         let times = blocks.flatMap { $0.times.map(\.microseconds) }
         let tables = joins.map { FeatureTable($0.types, count: times.count) }
+        var firstBeyond: (row: Int, error: BeyondHistory)?
         for (number, join) in joins.enumerated() {
             var keys = ColumnBuffer(type: .text)
             for block in blocks { keys.append(contentsOf: block.keys[number]) }
@@ -125,14 +134,43 @@ final class TrainingSet: Sendable {
                 for (result, empty) in join.empty.enumerated() { tables[number][row, result] = empty.value }
             }
             let ordered = KeyOrder.rows((0..<keys.count).filter { !keys.isNull($0) }, keys: keys, times: times)
-            do {
-                try compute(number, join, keys, times, ordered, tables[number], progress)
-            } catch is ColumnsAreNotPlain {
-                sources.withLock { $0[number] = .events }
-                try compute(number, join, keys, times, ordered, tables[number], progress)
+            let stream = evaluators[0][number].runtime.plan.stream
+            while true {
+                let known = snapshot.withLock { $0 }
+                var failure: (any Error)?
+                var row: Int?
+                do {
+                    row = try compute(number, join, keys, times, ordered, tables[number], known, progress)
+                } catch is ColumnsAreNotPlain {
+                    sources.withLock { $0[number] = .events }
+                    continue
+                } catch {
+                    failure = error
+                }
+                // What left the history while it was read may be missing in what was computed, or be why it failed.
+                if try snapshot.withLock({ try $0.refreshKept(stream, readers[0], hasFailed: failure != nil) }) { continue }
+                if let failure { throw failure }
+                if let row, row < firstBeyond?.row ?? .max {
+                    firstBeyond = (row, beyondHistory(row, blocks, evaluators[0][number].runtime.plan, known))
+                }
+                break
             }
         }
+        // Whatever joins and threads there are, the first line is named.
+        if let firstBeyond { throw firstBeyond.error }
         return Chunk(blocks: blocks, tables: tables)
+    }
+
+    private func beyondHistory(_ row: Int, _ blocks: [SpineBlock], _ view: ViewPlan, _ snapshot: HistorySnapshot) -> BeyondHistory {
+        var row = row
+        for block in blocks {
+            if row < block.count {
+                return BeyondHistory(
+                    offset: block.offsets[row], reason: LookupError.beyond(view, block.times[row], snapshot.keptFrom(view.stream)))
+            }
+            row -= block.count
+        }
+        preconditionFailure("a row of no block")
     }
 
     /// The rows of a chunk that one task has, by the order of their keys: all of some entities.
@@ -156,10 +194,13 @@ final class TrainingSet: Sendable {
         }
     }
 
+    /// - Returns: the first row of which a window begins before what the history keeps; nil where there is none.
     private func compute(
         _ number: Int, _ join: Join, _ keys: ColumnBuffer, _ times: [Int64], _ ordered: [Int], _ table: FeatureTable,
-        _ progress: @Sendable (Int) -> Void
-    ) throws {
+        _ snapshot: HistorySnapshot, _ progress: @Sendable (Int) -> Void
+    ) throws -> Int? {
+        let firstBeyond = Mutex<Int?>(nil)
+        let keptFrom = snapshot.keptFrom(evaluators[0][number].runtime.plan.stream)
         let tasks = tasks(ordered, keys)
         let source = sources.withLock { $0[number] }
         try inParallel(workers: workers, tasks: tasks.count) { worker, task in
@@ -171,8 +212,10 @@ final class TrainingSet: Sendable {
                 func evaluate() throws {
                     let block = try scan.take()
                     for (entity, rows) in waiting.enumerated() {
-                        try self.evaluate(join, evaluator, block, entity, ordered[rows], times, scratch) { row, results in
+                        try self.evaluate(join, evaluator, block, entity, ordered[rows], times, keptFrom, scratch) { row, results in
                             for index in 0..<results.count { table[row, index] = results[index].value }
+                        } beyond: { row in
+                            firstBeyond.withLock { $0 = min($0 ?? row, row) }
                         }
                         progress(rows.count)
                     }
@@ -193,6 +236,7 @@ final class TrainingSet: Sendable {
                 try evaluate()
             }
         }
+        return firstBeyond.withLock { $0 }
     }
 
     private func asOf(_ time: Int64) -> AsOf { AsOf(EventTime(microseconds: time), isInclusive: options.isInclusive) }
@@ -200,8 +244,8 @@ final class TrainingSet: Sendable {
     /// Evaluates one entity at the times of some rows.
     private func evaluate(
         _ join: Join, _ evaluator: Evaluator, _ block: EntityBlock, _ entity: Int, _ rows: ArraySlice<Int>, _ times: [Int64],
-        _ scratch: EvaluationScratch,
-        _ body: (Int, borrowing [FeatureResult]) -> Void
+        _ keptFrom: Int64, _ scratch: EvaluationScratch,
+        _ body: (Int, borrowing [FeatureResult]) -> Void, beyond: (Int) -> Void
     ) throws {
         let range = block.range(entity)
         scratch.tile(rows.count > 1 && !join.asKnown ? range : nil)
@@ -211,11 +255,12 @@ final class TrainingSet: Sendable {
                 body(row, join.unknown)
                 continue
             }
-            if join.asKnown {
-                let known = knownRows(block, range, by: times[row], before: asOf.end)
-                try evaluator.runtime.evaluate(evaluator.features, rows: known.rows, range: known.range, asOf: asOf, session: nil, scratch)
-            } else {
-                try evaluator.runtime.evaluate(evaluator.features, rows: block.rows, range: range, asOf: asOf, session: nil, scratch)
+            let known = join.asKnown ? knownRows(block, range, by: times[row], before: asOf.end) : (rows: block.rows, range: range)
+            let outcome = try evaluator.runtime.evaluate(
+                evaluator.features, rows: known.rows, range: known.range, asOf: asOf, session: nil, keptFrom: keptFrom, scratch)
+            guard outcome != nil else {
+                beyond(row)
+                continue
             }
             body(row, scratch.results)
         }

@@ -73,7 +73,7 @@ import WeirTesting
                     }
                     reasons.insert("\(gap.reason)".prefix { $0 != "(" }.description)
                     // The history, from all rows.
-                    let explained = try view.explain(Array(wanted), rows: stored, asOf: asOf, session: offered)
+                    let explained = try view.explain(Array(wanted), rows: stored, asOf: asOf, session: offered, keptFrom: .min)!
                     _ = try view.evaluate(view.evaluation(of: Array(wanted)), rows: stored, asOf: asOf, session: offered, scratch)
                     try check(explained, scratch, isHistory: true)
                 case .success(let explained):

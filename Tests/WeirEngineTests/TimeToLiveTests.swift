@@ -143,7 +143,7 @@ private let hour: Int64 = 3_600_000_000
                 #expect(fromRows.results.map(\.value) == results.map(\.value), "\(place)")
                 #expect(fromRows.isKnown == stands && (fromRows.latestEvent != nil) == stands, "\(place)")
                 if !stands { #expect(fromRows.results.allSatisfy { $0.status == .notFound }, "\(place)") }
-                let reached = stored.slice(stored.lowerBound(view.earliestReach(asOf: asOf))..<stored.lowerBound(asOf.end))
+                let reached = stored.slice(stored.lowerBound(view.earliestKnown(asOf: asOf))..<stored.lowerBound(asOf.end))
                 #expect(try view.evaluate(rows: reached, asOf: asOf, session: offered).results == fromRows.results, "\(place)")
 
                 guard let got = try view.evaluate(nodes: nodes, asOf: asOf, session: offered, keptFrom: keptFrom) else {

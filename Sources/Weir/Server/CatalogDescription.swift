@@ -66,10 +66,13 @@ extension ViewPlan {
 
 extension StreamPlan {
     fileprivate var catalogDescription: ReplyValue {
-        .map([
-            "kind": .string("stream"), "name": .string(name), "fingerprint": .string(fingerprint),
-            "views": .array(views.map { .string($0.name) }), "fields": schema.description,
-        ])
+        var entries: [ReplyValue.Entry] = [
+            .init("kind", .string("stream")), .init("name", .string(name)), .init("fingerprint", .string(fingerprint)),
+            .init("views", .array(views.map { .string($0.name) })),
+        ]
+        if let timeToLive { entries.append(.init("time_to_live_us", .int(timeToLive))) }
+        entries.append(.init("fields", schema.description))
+        return .map(entries)
     }
 }
 
