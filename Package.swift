@@ -50,7 +50,7 @@ let package = Package(
             resources: [
                 .embedInCode("001_history.sql"), .embedInCode("002_watermarks_and_windows.sql"), .embedInCode("003_segments.sql"),
                 .embedInCode("004_request_log.sql"),
-                .embedInCode("005_erasures.sql"),
+                .embedInCode("005_erasures.sql"), .embedInCode("007_retention.sql"),
             ],
             swiftSettings: strict),
         room(
@@ -98,6 +98,7 @@ let package = Package(
         .executableTarget(
             name: "GrowingShop", dependencies: ["Weir", "ExampleFeatures"], path: "Tests/System/GrowingShop", swiftSettings: strict),
         .executableTarget(name: "ForgetShop", dependencies: ["Weir"], path: "Tests/System/ForgetShop", swiftSettings: strict),
+        .executableTarget(name: "RetentionShop", dependencies: ["Weir"], path: "Tests/System/RetentionShop", swiftSettings: strict),
 
         .target(
             name: "FuzzKit",

@@ -23,4 +23,7 @@ public let migrations: [Migration] = [
     Migration(
         name: "005_erasures", sql: String(decoding: PackageResources._05_erasures_sql, as: UTF8.self),
         sha256: "ec8f3cd311c55682b263cd253420266661a6e90da89c04b8ed1bd10c17cf4291"),
+    Migration(
+        name: "007_retention", sql: String(decoding: PackageResources._07_retention_sql, as: UTF8.self),
+        sha256: "ab7c52495e62fe7f4a2571a179db12c374776e591cb4b4b709351fcc62b7a349"),
 ]

@@ -128,6 +128,18 @@ public struct Window: Hashable, Sendable {
         }
     }
 
+    /// The longest time, in microseconds, that an event may lie before `t` and still count, whatever `t` is; nil for a session, whose
+    /// start the events decide, for everything, and for what follows.
+    package var reach: Int64? {
+        let length = self.length ?? 0
+        return switch kind {
+        case .sliding, .tumbling(closed: false): length
+        case .hopping(let every): length.addingClamped(every)
+        case .tumbling(closed: true): length.addingClamped(length)
+        case .session, .lifetime, .following: nil
+        }
+    }
+
     /// A stable text, part of the view's fingerprint; lengths in microseconds.
     public var signature: String {
         let length = self.length ?? 0

@@ -38,6 +38,14 @@ public protocol Event: Codable, Sendable {
     static var lateness: Duration? { get }
     /// Events more than this ahead of their ingest time become dead letters. nil (the default): none.
     static var maxAhead: Duration? { get }
+    /// How long events are kept and count. nil (the default): for ever.
+    ///
+    /// At a time `t` every view of the stream has the events of `[t − timeToLive, t)` alone, as if it declared this `timeToLive` itself,
+    /// or has its own where that is shorter. Events that are older than the stream's watermark by more than `timeToLive`, the longest
+    /// `allowedLateness` of its views' closed windows, and up to a step (a sixteenth of `timeToLive`, a day at most) leave the history
+    /// and the online store; where they come again, they stay out and are counted as `expired`. An answer that would need what is gone
+    /// is an error: training sets reach back to where their windows' events are kept.
+    static var timeToLive: Duration? { get }
 }
 
 /// An event whose topic does not carry JSON: Avro, Protobuf, anything.
@@ -65,6 +73,7 @@ extension Event {
     public static var alignment: Duration? { .days(1) }
     public static var lateness: Duration? { nil }
     public static var maxAhead: Duration? { nil }
+    public static var timeToLive: Duration? { nil }
 }
 
 extension Event where ID == NoID {

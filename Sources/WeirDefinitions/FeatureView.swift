@@ -29,6 +29,18 @@ public protocol FeatureView: Sendable {
     /// Which entity an event is about; nil where it is about none, and then the view does not see it.
     static func key(of event: Source) -> Subject.ID?
 
+    /// How long an event counts: at a time `t` the view sees events of `[t − timeToLive, t)` alone. nil (the default): all.
+    ///
+    /// It cuts the windows that have no length of their own: `.lifetime` (so also `first` and `last` without a window), and a `.session`
+    /// that goes on for longer. A window whose length is declared must fit in, wherever it begins: `.sliding(W)`, `.tumbling(W)` and
+    /// `.session(gap: W)` need W, `.hopping(W, every: h)` needs W + h, `.tumbling(W).previous` 2 W; a longer one is refused at start, and
+    /// so are labels.
+    ///
+    /// An entity whose events are all older is unknown: empty values, NOT_FOUND. The rule holds to the microsecond, alike online, for the
+    /// session's events, and in training sets; the online store keeps the view's events for as long, and lets go of them then. It is part
+    /// of the view's definition: another one takes a rebuild. A lookup costs one more search, for the entity's latest event.
+    static var timeToLive: Duration? { get }
+
     /// Whether and how windows are written down when they close. nil (the default): not.
     static var closedWindows: ClosedWindows? { get }
 
@@ -42,6 +54,7 @@ public protocol FeatureView: Sendable {
 extension FeatureView {
     public static var name: String { wireName(String(describing: Self.self)) }
     public static var revision: Int { 1 }
+    public static var timeToLive: Duration? { nil }
     public static var closedWindows: ClosedWindows? { nil }
     public static var updatesTopic: String? { nil }
     public typealias Aggregate = Aggregations<Source>

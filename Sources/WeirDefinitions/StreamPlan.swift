@@ -52,6 +52,7 @@ package protocol StreamPlan: AnyObject, Sendable {
     var alignment: Int64? { get }
     var lateness: Int64? { get }
     var maxAhead: Int64? { get }
+    var timeToLive: Int64? { get }
 
     /// Decodes records into events and reads every view's rows from them. What the event's own decoding refuses joins the
     /// malformed records.
@@ -97,6 +98,15 @@ extension StreamPlan {
     /// Whether a stored definition has other views, or the same in another order.
     package func hasOtherViews(than stored: String) -> Bool { streamViewNames(ofDefinition: stored) != views.map(\.name) }
 
+    /// How far behind the watermark events may still be needed: for an answer, or for a window that is not closed yet. Microseconds; nil
+    /// where they always may.
+    package var retention: Int64? {
+        timeToLive?.addingClamped(views.compactMap { $0.closedWindows?.allowedLateness }.max() ?? 0)
+    }
+
+    /// What is kept begins at a multiple of this.
+    package var retentionStep: Int64 { min(max((timeToLive ?? 0) / 16, 1), 86_400_000_000) }
+
     package func viewIndex(_ name: String) -> Int? { views.firstIndex { $0.name == name } }
 }
 
@@ -117,6 +127,7 @@ final class TypedStream<E: Event>: StreamPlan {
     let alignment: Int64?
     let lateness: Int64?
     let maxAhead: Int64?
+    let timeToLive: Int64?
 
     init(views: [TypedView<E>]) throws(DefinitionError) {
         guard isWireName(E.stream.replacingDashes) else {
@@ -140,6 +151,8 @@ final class TypedStream<E: Event>: StreamPlan {
         alignment = try microseconds(E.alignment, "alignment")
         lateness = try microseconds(E.lateness, "lateness")
         maxAhead = try microseconds(E.maxAhead, "maxAhead")
+        timeToLive = try microseconds(E.timeToLive, "timeToLive")
+        if timeToLive == 0 { throw DefinitionError("event \(E.self): timeToLive must be positive") }
         typedViews = views
         self.views = views.map(\.plan)
     }

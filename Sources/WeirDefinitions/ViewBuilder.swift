@@ -63,6 +63,15 @@ struct TypedView<Source: Event>: Sendable {
                 "\(V.name): a view has labels (over \(label.signature)) or features (over \(feature.signature)), not both: move the labels to a view of their own"
             )
         }
+        let isLabelView = windows.contains { $0.kind == .following }
+        let ownTimeToLive = try V.timeToLive.map { duration throws(DefinitionError) in
+            if isLabelView { throw DefinitionError("\(V.name): labels look ahead, and have no timeToLive; leave it away") }
+            return try Self.timeToLive(duration, of: V.name, "its view's", windows: windows)
+        }
+        var timeToLive = ownTimeToLive
+        if let duration = Source.timeToLive, !isLabelView {
+            timeToLive = min(try Self.timeToLive(duration, of: V.name, "its stream's", windows: windows), timeToLive ?? .max)
+        }
         if filters.count > 64 {
             throw DefinitionError("\(V.name): a view has at most 64 filters, this one has \(filters.count); share Filter values")
         }
@@ -84,13 +93,33 @@ struct TypedView<Source: Event>: Sendable {
             name: V.storedName, baseName: V.name, revision: V.revision, entity: entity, joinKeys: joinKeys,
             keyTypeName: V.Subject.ID.keyTypeName, stream: Source.stream,
             columns: columns.map { .init(signature: $0.signature, type: $0.type) }, filterCount: filters.count,
-            slots: slots, windows: windows, features: features,
+            slots: slots, windows: windows, features: features, timeToLive: timeToLive, ownTimeToLive: ownTimeToLive,
             closedWindows: try V.closedWindows.map { policy throws(DefinitionError) in
                 try ClosedWindowPlan(policy, view: V.storedName, windows: windows)
             }, updatesTopic: V.updatesTopic,
             keyForm: V.Subject.ID.self == String.self
                 ? .text : V.Subject.ID.self == Int.self || V.Subject.ID.self == Int64.self ? .integer : .other,
             canonicalKey: { V.Subject.ID(keyText: $0)?.keyText })
+    }
+
+    /// In microseconds.
+    ///
+    /// - Throws: where a window says that it holds more than can live.
+    private static func timeToLive(
+        _ duration: Duration, of view: String, _ whose: String, windows: [Window]
+    ) throws(DefinitionError) -> Int64 {
+        guard let timeToLive = duration.wholeMicroseconds, timeToLive > 0 else {
+            throw DefinitionError("\(view): \(whose) timeToLive must be a whole number of microseconds, and positive")
+        }
+        for window in windows {
+            guard let reach = window.kind == .session ? window.length : window.reach, reach > timeToLive else { continue }
+            throw DefinitionError(
+                """
+                \(view): the window \(window.signature) counts events of up to \(reach) µs before, \(whose) time to live is \
+                \(timeToLive) µs: make the window shorter, or timeToLive as long at least
+                """)
+        }
+        return timeToLive
     }
 
     /// Reads keys, columns and filters of a batch of events.

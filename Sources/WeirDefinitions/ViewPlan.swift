@@ -49,6 +49,10 @@ package final class ViewPlan: Sendable {
     package let slots: [Slot]
     package let windows: [Window]
     package let features: [Feature]
+    /// Microseconds for which an event counts, by the view or by its stream; nil where it does for ever.
+    package let timeToLive: Int64?
+    /// Microseconds for which an entity is known by an event, whether a window reaches it or not; nil: as long as the store has one.
+    package let knownFor: Int64?
     private let featureNumbers: [String: Int]
     /// nil where closed windows are not written down.
     package let closedWindows: ClosedWindowPlan?
@@ -70,7 +74,8 @@ package final class ViewPlan: Sendable {
     package init(
         name: String, baseName: String? = nil, revision: Int = 1, entity: String, joinKeys: [String]? = nil, keyTypeName: String,
         stream: String, columns: [Column], filterCount: Int,
-        slots: [Slot], windows: [Window], features: [Feature], closedWindows: ClosedWindowPlan?, updatesTopic: String?,
+        slots: [Slot], windows: [Window], features: [Feature], timeToLive: Int64? = nil, ownTimeToLive: Int64? = nil,
+        closedWindows: ClosedWindowPlan?, updatesTopic: String?,
         keyForm: KeyForm, canonicalKey: @escaping @Sendable (String) -> String?
     ) {
         self.name = name
@@ -85,6 +90,9 @@ package final class ViewPlan: Sendable {
         self.slots = slots
         self.windows = windows
         self.features = features
+        self.timeToLive = timeToLive
+        // A stream may keep its events for much longer than a view's windows reach.
+        knownFor = ownTimeToLive != nil || windows.contains { $0.kind == .lifetime } ? timeToLive : nil
         featureNumbers = Dictionary(features.enumerated().map { ($1.name, $0) }, uniquingKeysWith: { first, _ in first })
         self.closedWindows = closedWindows
         self.updatesTopic = updatesTopic
@@ -122,21 +130,21 @@ package final class ViewPlan: Sendable {
 
     package func feature(named name: String) -> Int? { featureNumbers[name] }
 
-    /// How far back, in microseconds, the longest bounded window reaches. Sessions count with a day, since their start is
-    /// where the events say; a longer one is completed from history.
+    /// How far back, in microseconds, the online store must see: as far as entities are known by what lives, or the longest bounded window.
+    /// Sessions count with a day then, since their start is where the events say; a longer one is completed from history.
     package var reach: Int64 {
-        var reach: Int64 = 0
-        for window in windows {
-            let length = window.length ?? 0
-            switch window.kind {
-            case .sliding, .tumbling(closed: false): reach = max(reach, length)
-            case .hopping(let every): reach = max(reach, length + every)
-            case .tumbling(closed: true): reach = max(reach, 2 * length)
-            case .session: reach = max(reach, length + 86_400_000_000)
-            case .lifetime, .following: break
-            }
+        if let knownFor { return knownFor }
+        let reach = windows.reduce(Int64(0)) { reach, window in
+            let own = window.kind == .session ? (window.length ?? 0).addingClamped(86_400_000_000) : window.reach ?? 0
+            return max(reach, own)
         }
-        return reach
+        return min(reach, timeToLive ?? .max)
+    }
+
+    /// Events before this moment no longer count at a time; `Int64.min` without a time to live.
+    package func liveFrom(at time: EventTime) -> Int64 {
+        guard let timeToLive else { return .min }
+        return time.microseconds.subtractingClamped(timeToLive)
     }
 
     /// The features whose values a closed window has: those over this window, and those derived from them alone.
@@ -161,12 +169,16 @@ package final class ViewPlan: Sendable {
     /// Whether the features are labels: of what happens after the time asked for. Only training sets have them.
     package var isLabelView: Bool { windows.contains { $0.kind == .following } }
 
-    package var hasLifetimeWindow: Bool { windows.contains { $0.kind == .lifetime } }
+    /// The earliest event that an entity is known by at a time, where that is a matter of time.
+    package func knownFrom(at time: EventTime) -> Int64? { knownFor.map { time.microseconds.subtractingClamped($0) } }
+
+    /// Whether every event counts for ever: then what expires is kept in totals.
+    package var hasLifetimeWindow: Bool { timeToLive == nil && windows.contains { $0.kind == .lifetime } }
 
     /// Everything that the stored bytes and the values depend on, as text. Filters count by their number only: what is
     /// inside a closure cannot be seen.
     package var definition: String {
-        var lines = ["view \(name) of \(entity) (\(keyTypeName)) from \(stream)"]
+        var lines = ["view \(name) of \(entity) (\(keyTypeName)) from \(stream)" + (timeToLive.map { ", time to live \($0)" } ?? "")]
         lines += columns.map { "  column \($0.signature): \($0.type)" }
         lines += features.map { "  \($0.name): \($0.type.rawValue) = \($0.signature)" }
         return lines.joined(separator: "\n")

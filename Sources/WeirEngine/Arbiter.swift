@@ -20,6 +20,19 @@ package struct Arbiter: Sendable {
         var nextDue: Int64?
         /// The watermark as it was last stored.
         var storedWatermark: Int64?
+        /// Events before this time no longer count; `Int64.min` where all do. It follows the watermark, and never goes back.
+        var keptFrom: Int64
+        var storedKeptFrom: Int64
+        /// Of the plan; nil where all events count for ever.
+        let retention: (length: Int64, step: Int64)?
+
+        /// Moves what is kept behind the watermark, in steps: each one makes the history let go of something.
+        mutating func moveKeptFrom() {
+            guard let retention, let watermark = watermarks.combined else { return }
+            let oldest = watermark.subtractingClamped(retention.length)
+            guard oldest > keptFrom else { return }
+            keptFrom = max(keptFrom, EventTime(microseconds: oldest).floored(to: retention.step).microseconds)
+        }
     }
 
     /// What the history has stored of a stream.
@@ -29,11 +42,14 @@ package struct Arbiter: Sendable {
         /// The sources that were ever read, with their watermarks.
         package var sources: [(source: SourcePart, watermark: Int64?)] = []
         package var nextDue: Int64?
+        /// Events before this time no longer count, and may be gone.
+        package var keptFrom: Int64
 
         package init(
             latestEventTime: Int64? = nil, watermark: Int64? = nil, sources: [(source: SourcePart, watermark: Int64?)] = [],
-            nextDue: Int64? = nil
+            nextDue: Int64? = nil, keptFrom: Int64 = .min
         ) {
+            self.keptFrom = keptFrom
             self.latestEventTime = latestEventTime
             self.watermark = watermark
             self.sources = sources
@@ -71,7 +87,8 @@ package struct Arbiter: Sendable {
             }
             streams[stream.name] = StreamState(
                 plan: stream, closers: closers, updates: updates, watermarks: watermarks, latestEventTime: stored.latestEventTime,
-                nextDue: stored.nextDue, storedWatermark: stored.watermark)
+                nextDue: stored.nextDue, storedWatermark: stored.watermark, keptFrom: stored.keptFrom, storedKeptFrom: stored.keptFrom,
+                retention: stream.retention.map { ($0, stream.retentionStep) })
         }
     }
 
@@ -85,6 +102,9 @@ package struct Arbiter: Sendable {
 
     /// No event of the stream before this is expected; nil while that is not known.
     package func watermark(of stream: String) -> Int64? { streams[stream]?.watermarks.combined }
+
+    /// Events of the stream before this time no longer count; `Int64.min` where all do.
+    package func keptFrom(of stream: String) -> Int64 { streams[stream]?.keptFrom ?? .min }
 
     package func watermark(of source: SourcePart) -> Int64? { streams[source.stream]?.watermarks.watermark(of: source) }
 
@@ -110,6 +130,7 @@ package struct Arbiter: Sendable {
         var duplicates = 0
         var lateWindows = 0
         var lateForAll = 0
+        var expired = 0
 
         func letter(_ kind: DeadLetter.Kind, _ reason: String, raw: Range<Int>, offset: Int64, ingestTime: Int64) -> DeadLetter {
             DeadLetter(
@@ -129,6 +150,12 @@ package struct Arbiter: Sendable {
             let isTrusted = ahead <= state.plan.maxAhead ?? Limits.watermarkAheadMax
             // The event itself cannot bring the watermark past its own time.
             state.watermarks.observe(input, eventTime: time, now: now, countsForTime: isTrusted)
+            state.moveKeptFrom()
+            if time < state.keptFrom {
+                // A dead letter would keep what is not to be kept.
+                expired += 1
+                continue
+            }
             if let lateness = state.plan.lateness, let watermark = state.watermarks.combined, time < watermark.subtractingClamped(lateness)
             {
                 refuse(
@@ -165,7 +192,8 @@ package struct Arbiter: Sendable {
                 let result = try state.closers[index].closer.add(
                     WindowCloser.ClosableEvent(
                         batch: batch, position: state.closers[index].position, row: row, sequence: lastSequence, hasID: state.plan.hasIDs),
-                    key: key, watermark: state.watermarks.combined, known: state.closers[index].known, in: transaction)
+                    key: key, watermark: state.watermarks.combined, keptFrom: state.keptFrom, known: state.closers[index].known,
+                    in: transaction)
                 lateWindows += result.lateWindows
                 if result.isLate { lateForAll += 1 }
                 if let due = result.due { state.nextDue = min(state.nextDue ?? .max, due) }
@@ -183,6 +211,7 @@ package struct Arbiter: Sendable {
         for letter in letters { try transaction.add(letter) }
         if duplicates > 0 { try transaction.count("duplicates", stream: stream, by: duplicates) }
         if !withheld.isEmpty { try transaction.count("forgotten", stream: stream, by: withheld.count) }
+        if expired > 0 { try transaction.count("expired", stream: stream, by: expired) }
         if lateWindows > 0 { try transaction.count("late for a closed window", stream: stream, by: lateWindows) }
         if lateForAll > 0 { try transaction.count("late for all its windows", stream: stream, by: lateForAll) }
         try transaction.setPosition(
@@ -193,6 +222,7 @@ package struct Arbiter: Sendable {
         summary.duplicates += duplicates
         summary.deadLetters += letters.count
         summary.forgotten += withheld.count
+        summary.expired += expired
         summary.lastSequence = lastSequence
         return AcceptedBatch(batch: batch, rows: rows, firstSequence: sequences.first ?? 0)
     }
@@ -207,7 +237,16 @@ package struct Arbiter: Sendable {
                     guard let latest = try transaction.latestTime(of: view.plan, key: key) else { continue }
                     let asOf = AsOf(EventTime(microseconds: latest), isInclusive: true)
                     let rows = try transaction.rows(of: view.plan, key: key, from: view.earliestReach(asOf: asOf), to: asOf.end)
-                    let values = try view.evaluate(rows: rows, asOf: asOf, session: nil).results.map(\.value)
+                    let scratch = EvaluationScratch()
+                    guard
+                        try view.evaluate(
+                            view.allFeatures, rows: rows, asOf: asOf, session: nil, keptFrom: streams[name]!.keptFrom, scratch) != nil
+                    else {
+                        // All of the entity's events are so old that the history has not all of its windows any more.
+                        try transaction.count("late for an update", stream: name, by: 1)
+                        continue
+                    }
+                    let values = scratch.results.map(\.value)
                     let features = zip(view.plan.features, values).map { "\"\($0.name)\":\($1.json)" }.joined(separator: ",")
                     try transaction.output(
                         OutputRecord(
@@ -234,7 +273,7 @@ package struct Arbiter: Sendable {
         guard let state = streams[view.stream] else { throw ArbiterError.unknownStream(view.stream) }
         var changed = 0
         for (position, closer, _) in state.closers where state.plan.views[position] === view {
-            changed += try closer.erase(times, key: key, in: transaction)
+            changed += try closer.erase(times, key: key, keptFrom: state.keptFrom, in: transaction)
         }
         for index in state.updates.indices where state.plan.views[state.updates[index].position] === view {
             let beginning = Self.updateBeginning(view, key: key) + ","
@@ -281,6 +320,11 @@ package struct Arbiter: Sendable {
     }
 
     private static func storeWatermark(_ state: inout StreamState, in transaction: some HistoryTransaction) throws {
+        state.moveKeptFrom()
+        if state.keptFrom != state.storedKeptFrom {
+            try transaction.setKeptFrom(state.keptFrom, stream: state.plan.name)
+            state.storedKeptFrom = state.keptFrom
+        }
         guard let watermark = state.watermarks.combined, watermark != state.storedWatermark else { return }
         try transaction.setWatermark(watermark, stream: state.plan.name)
         state.storedWatermark = watermark

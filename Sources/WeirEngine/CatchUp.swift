@@ -7,6 +7,8 @@ package protocol EventLog {
     func forEachBatch(
         of stream: String, after sequence: Int64, upTo last: Int64, _ body: (PreparedBatch, Int64) throws -> Void
     ) throws
+    /// Events of a stream before this time no longer count, and may be gone; `Int64.min` where all count.
+    func keptFrom(stream: String) throws -> Int64
 }
 
 /// The shards of an online store.
@@ -41,6 +43,7 @@ extension ShardEngine {
                     "the online store has applied events up to number \(ahead), the history ends at \(last): the history was replaced, or lost what was not synced; `weir rebuild` makes the online store anew from it"
             )
         }
+        let historyKeptFrom = try catalog.views.map { try log.keptFrom(stream: $0.stream) }
         var position = states.map(\.appliedSequence).min() ?? 0
         while position < last {
             let end = min(position + Limits.eventsPerCatchUp, last)
@@ -60,6 +63,7 @@ extension ShardEngine {
             for (shard, state) in states.enumerated() where state.appliedSequence < end {
                 // Events are replayed in the order of acceptance: let go only at the end, of what lies before the horizon.
                 works[shard].watermarks = end == last ? watermarks : watermarks.map { _ in .min }
+                works[shard].historyKeptFrom = historyKeptFrom
                 try shards.write(shard: shard) { transaction in
                     // Another process that writes to the store would have each event in it twice.
                     guard transaction.state.appliedSequence == max(state.appliedSequence, position) else {

@@ -36,6 +36,10 @@ package enum CrashPoint: String, CaseIterable, Sendable {
     case erasureUnnamed = "erasure-unnamed"
     case erasurePurged = "erasure-purged"
 
+    /// While events whose time to live is over leave the history: in a transaction that deletes some, and behind it.
+    case retentionWritten = "retention-written"
+    case retentionCommitted = "retention-committed"
+
     private static let armed = ProcessInfo.processInfo.environment["WEIR_CRASH_AT"].flatMap { try? parse($0) }
 
     /// - Parameter text: a point, or a point and a count.

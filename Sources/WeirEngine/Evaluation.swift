@@ -31,7 +31,7 @@ package struct Evaluation: Sendable {
 package struct EvaluationOutcome: Sendable {
     /// Session events that were left out because the store has them.
     package var knownSessionEvents: Int
-    /// Whether the entity has events.
+    /// Whether the entity has events, of those that live.
     package var isKnown: Bool
     /// Microseconds; of the session events that counted.
     package var latestSessionEvent: Int64?
@@ -120,9 +120,23 @@ extension ViewRuntime {
         try evaluate(features, RowsTimeline(rows: rows, range: range), asOf: asOf, session: session, keptFrom: .min, scratch)!
     }
 
-    /// The same from rows that the scratch holds.
-    package func evaluate(_ features: EvaluationPlan, held range: Range<Int>, asOf: AsOf, _ scratch: EvaluationScratch) throws {
-        _ = try evaluate(features, HeldTimeline(scratch: scratch, range: range), asOf: asOf, session: nil, keptFrom: .min, scratch)
+    /// The same from rows that the scratch holds. nil where a window begins before what their history keeps: then nobody has the answer.
+    ///
+    /// - Parameter keptFrom: events before this time may be gone; `Int64.min` where none are.
+    package func evaluate(
+        _ features: EvaluationPlan, held range: Range<Int>, asOf: AsOf, keptFrom: Int64, _ scratch: EvaluationScratch
+    ) throws -> EvaluationOutcome? {
+        try evaluate(features, HeldTimeline(scratch: scratch, range: range), asOf: asOf, session: nil, keptFrom: keptFrom, scratch)
+    }
+
+    /// The same from rows of a history that events have left. nil where a window begins before what it keeps: then nobody has the answer.
+    ///
+    /// - Parameter keptFrom: events before this time may be gone; `Int64.min` where none are.
+    package func evaluate(
+        _ features: EvaluationPlan, rows: EventRows, range: Range<Int>? = nil, asOf: AsOf, session: EventRows?, keptFrom: Int64,
+        _ scratch: EvaluationScratch
+    ) throws -> EvaluationOutcome? {
+        try evaluate(features, RowsTimeline(rows: rows, range: range), asOf: asOf, session: session, keptFrom: keptFrom, scratch)
     }
 
     /// The time of the latest event that any window could count; nil where there is none.
@@ -132,18 +146,27 @@ extension ViewRuntime {
         try latestEvent(try NodeTimeline(view: self, nodes: nodes), asOf: asOf, outcome)
     }
 
-    private func latestEvent(_ timeline: some Timeline, asOf: AsOf, _ outcome: EvaluationOutcome?) throws -> EventTime? {
+    func latestEvent(_ timeline: some Timeline, asOf: AsOf, _ outcome: EvaluationOutcome?) throws -> EventTime? {
         var latest = outcome?.latestSessionEvent
+        let liveFrom = plan.liveFrom(at: asOf.time)
         try timeline.forEachTimeDescending(before: asOf.end) { time in
-            latest = max(latest ?? .min, time)
+            if time >= liveFrom { latest = max(latest ?? .min, time) }
             return false
         }
         return latest.map(EventTime.init(microseconds:))
     }
 
-    /// The earliest event time that the view's windows can reach at this time; `Int64.min` where there is no bound.
+    /// The earliest event time that can count at this time: the view's windows reach no further, or events live no longer; `Int64.min` where
+    /// there is no bound.
     package func earliestReach(asOf: AsOf) -> Int64 {
-        plan.windows.map { $0.bounds(at: asOf.time)?.start.microseconds ?? .min }.min() ?? .min
+        let reach = plan.windows.map { $0.bounds(at: asOf.time)?.start.microseconds ?? .min }.min() ?? .min
+        return max(reach, plan.liveFrom(at: asOf.time))
+    }
+
+    /// The same, and what says that the entity is known.
+    package func earliestKnown(asOf: AsOf) -> Int64 {
+        let reach = earliestReach(asOf: asOf)
+        return plan.knownFrom(at: asOf.time).map { min($0, reach) } ?? reach
     }
 
     /// The first moment that no window at this time reaches any more.
@@ -151,7 +174,8 @@ extension ViewRuntime {
         plan.windows.reduce(asOf.end) { $1.kind == .following ? max($0, asOf.time.advanced(by: $1.length ?? 0).microseconds) : $0 }
     }
 
-    /// The values of the features over one window, from exactly its rows, in order.
+    /// The values of the features over one window, from exactly its rows, in order. Of a session that is longer than events live only the
+    /// end counts, as in a lookup at its end.
     ///
     /// - Parameter end: the window's end, at which they are asked for.
     package func closedValues(window: Int, rows: EventRows, at end: EventTime) throws -> [(name: String, value: FeatureValue)] {
@@ -161,7 +185,8 @@ extension ViewRuntime {
         scratch.results = Array(repeating: FeatureResult(.null, .nullValue), count: evaluation.resultCount)
         scratch.rows = [rows]
         scratch.bands = [Band(window: window, start: .min, end: .max, overlayEnd: .max)]
-        if !rows.isEmpty { scratch.add(0, .rows(0), 0..<rows.count) }
+        let live = rows.lowerBound(plan.liveFrom(at: end), in: 0..<rows.count)..<rows.count
+        if !live.isEmpty { scratch.add(0, .rows(0), live) }
         try finish(evaluation, at: end, scratch) { _ in true }
         return features.indices.map { (plan.features[features[$0]].name, scratch.results[$0].value) }
     }
@@ -171,11 +196,12 @@ extension ViewRuntime {
         _ scratch: EvaluationScratch
     ) throws -> EvaluationOutcome? {
         let baseTime = try timeline.baseTime
+        let liveFrom = plan.liveFrom(at: asOf.time)
         var overlay: EventRows?
         var known = 0
         if let session, !session.isEmpty {
             var rows = EventRows(like: session)
-            for row in 0..<session.count where session.times[row] <= asOf.time.microseconds {
+            for row in 0..<session.count where session.times[row] <= asOf.time.microseconds && session.times[row] >= liveFrom {
                 let time = session.times[row]
                 if let baseTime, time < baseTime {
                     scratch.leaveToHistory(.sessionEvent(before: baseTime))
@@ -196,7 +222,8 @@ extension ViewRuntime {
         var isWithin = true
         try finish(features, at: asOf.time, scratch) { chain in
             guard
-                try addBands(chain, timeline, overlay, asOf: asOf, keptFrom: keptFrom, baseTime: baseTime, to: scratch)
+                try addBands(
+                    chain, timeline, overlay, asOf: asOf, liveFrom: liveFrom, keptFrom: keptFrom, baseTime: baseTime, to: scratch)
             else {
                 isWithin = false
                 return false
@@ -211,18 +238,37 @@ extension ViewRuntime {
             return true
         }
         guard isWithin else { return nil }
+        let knownFrom = plan.knownFrom(at: asOf.time)
+        let isKnown = try overlay?.isEmpty == false || isKnown(timeline, asOf: asOf, knownFrom: knownFrom)
+        if !isKnown, !timeline.isHistory, let knownFrom, knownFrom < keptFrom {
+            scratch.leaveToHistory(.unknownEntity(liveFrom: knownFrom))
+            return nil
+        }
         // What derived features are computed from was not asked for.
         scratch.results.removeLast(features.resultCount - features.count)
-        let isKnown = try timeline.isKnown || overlay?.isEmpty == false
         if !isKnown {
             for index in scratch.results.indices { scratch.results[index].status = .notFound }
         }
         scratch.recorder?.session = session.map { session in
             let later = session.times.count { $0 > asOf.time.microseconds }
+            let expired = session.times.count { $0 < liveFrom }
             let counted = overlay?.count ?? 0
-            return .init(given: session.count, later: later, known: known, repeated: session.count - later - known - counted)
+            return .init(
+                given: session.count, later: later, expired: expired, known: known,
+                repeated: session.count - later - expired - known - counted)
         }
         return EvaluationOutcome(knownSessionEvents: known, isKnown: isKnown, latestSessionEvent: overlay?.times.last)
+    }
+
+    /// Whether the entity has an event, be it in no window: of those that live, where events do not for ever.
+    private func isKnown(_ timeline: some Timeline, asOf: AsOf, knownFrom: Int64?) throws -> Bool {
+        guard let knownFrom else { return try timeline.isKnown }
+        var isKnown = false
+        try timeline.forEachTimeDescending(before: asOf.end) { time in
+            isKnown = time >= knownFrom
+            return false
+        }
+        return isKnown
     }
 
     /// Evaluates chain by chain, then what is derived.
@@ -243,8 +289,8 @@ extension ViewRuntime {
 
     /// Cuts time at the starts of a chain's windows. False where one begins before what is kept.
     private func addBands(
-        _ chain: EvaluationPlan.Chain, _ timeline: some Timeline, _ overlay: EventRows?, asOf: AsOf, keptFrom: Int64, baseTime: Int64?,
-        to scratch: EvaluationScratch
+        _ chain: EvaluationPlan.Chain, _ timeline: some Timeline, _ overlay: EventRows?, asOf: AsOf, liveFrom: Int64, keptFrom: Int64,
+        baseTime: Int64?, to scratch: EvaluationScratch
     ) throws -> Bool {
         scratch.begin()
         var end = asOf.end
@@ -254,24 +300,26 @@ extension ViewRuntime {
             let window = plan.windows[number]
             var start: Int64
             if let bounds = window.bounds(at: asOf.time) {
-                start = bounds.start.microseconds
+                start = max(bounds.start.microseconds, liveFrom)
                 if chain.isClosed {
                     end = bounds.end.microseconds
                     overlayEnd = end
                 }
                 // Where events of exactly the time count before it, they do not count again behind it.
                 if window.kind == .following { start = asOf.end }
-                if window.kind == .lifetime {
+                if window.kind == .lifetime, plan.timeToLive == nil {
                     if let baseTime, end < baseTime { return scratch.leaveToHistory(.totals(window: number, before: baseTime)) }
                 } else if start < keptFrom {
                     return scratch.leaveToHistory(.window(number, start: start))
                 }
             } else {
                 let gap = window.length ?? 0
-                start = try sessionStart(timeline, overlay, asOf: asOf, gap: gap)
+                start = try sessionStart(timeline, overlay, asOf: asOf, liveFrom: liveFrom, gap: gap)
                 // An earlier event, which is not kept any more, could belong to the session, or be all of it.
                 let earliest = EventTime(microseconds: min(start, asOf.time.microseconds))
-                if earliest.advanced(by: -gap).microseconds < keptFrom { return scratch.leaveToHistory(.session(window: number)) }
+                if max(earliest.advanced(by: -gap).microseconds, liveFrom) < keptFrom {
+                    return scratch.leaveToHistory(.session(window: number))
+                }
             }
             // The latest start first.
             var place = scratch.bands.count
@@ -289,15 +337,15 @@ extension ViewRuntime {
 
     /// Where the session that is open at the time began; behind the time asked for where none is open.
     private func sessionStart(
-        _ timeline: some Timeline, _ overlay: EventRows?, asOf: AsOf, gap: Int64
+        _ timeline: some Timeline, _ overlay: EventRows?, asOf: AsOf, liveFrom: Int64, gap: Int64
     ) throws -> Int64 {
         var start = asOf.time.advanced(by: 1).microseconds
         // Where the next earlier event may lie at the earliest to belong to the session.
-        var reach = asOf.time.advanced(by: -gap).microseconds
+        var reach = max(asOf.time.advanced(by: -gap).microseconds, liveFrom)
         func extend(_ time: Int64) -> Bool {
             guard time >= reach else { return false }
             start = min(start, time)
-            reach = EventTime(microseconds: start).advanced(by: -gap).microseconds
+            reach = max(EventTime(microseconds: start).advanced(by: -gap).microseconds, liveFrom)
             return true
         }
         var pending = (overlay?.times ?? [])[...]

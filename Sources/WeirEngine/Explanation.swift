@@ -73,12 +73,14 @@ package struct Explanation: Sendable {
         package var given = 0
         /// After the time asked for.
         package var later = 0
+        /// Older than the view's time to live.
+        package var expired = 0
         /// The store counts them.
         package var known = 0
         /// Further copies in the session itself.
         package var repeated = 0
         /// Those that are left, wherever windows begin.
-        package var counted: Int { given - later - known - repeated }
+        package var counted: Int { given - later - expired - known - repeated }
     }
 }
 
@@ -92,6 +94,8 @@ package enum HistoryReason: Sendable, Hashable {
     case totals(window: Int, before: Int64)
     /// Whether a session's event is a copy cannot be said where only totals are kept.
     case sessionEvent(before: Int64)
+    /// The store has no event of the entity; one that it does not keep any more may still live.
+    case unknownEntity(liveFrom: Int64)
     /// It was asked for.
     case recomputed
 }
@@ -224,13 +228,20 @@ extension ViewRuntime {
     }
 
     /// The same from all rows of the entity that the windows can reach.
-    package func explain(_ features: [Int], rows: EventRows, asOf: AsOf, session: EventRows?) throws -> Explanation {
-        try explain(features, nil) { plan, scratch in
-            let outcome = try evaluate(plan, rows: rows, asOf: asOf, session: session, scratch)
-            let stored = rows.lowerBound(asOf.end)
-            let latest = max(outcome.latestSessionEvent ?? .min, stored > 0 ? rows.times[stored - 1] : .min)
-            return (outcome, latest == .min ? nil : EventTime(microseconds: latest))
-        }.get()
+    ///
+    /// - Parameter keptFrom: as for `evaluate`.
+    /// - Returns: nil where a window begins before what the history keeps.
+    package func explain(
+        _ features: [Int], rows: EventRows, asOf: AsOf, session: EventRows?, keptFrom: Int64
+    ) throws -> Explanation? {
+        let result = try explain(features, nil) { plan, scratch in
+            guard let outcome = try evaluate(plan, rows: rows, asOf: asOf, session: session, keptFrom: keptFrom, scratch) else {
+                return nil
+            }
+            return (outcome, try latestEvent(RowsTimeline(rows: rows), asOf: asOf, outcome))
+        }
+        guard case .success(let explanation) = result else { return nil }
+        return explanation
     }
 
     /// Why history has to answer.

@@ -90,6 +90,8 @@ package protocol HistoryTransaction {
     /// Everything of the source before `position` is dealt with.
     func setPosition(_ source: SourcePart, _ position: Int64, detail: [UInt8]?, watermark: Int64?) throws
     func setWatermark(_ watermark: Int64, stream: String) throws
+    /// Events of the stream before this time no longer count, and may be deleted.
+    func setKeptFrom(_ time: Int64, stream: String) throws
 
     func window(_ series: WindowSeries, key: String, start: Int64) throws -> WindowRecord?
     /// The windows of an entity that begin at or before `last` and end at or behind `first`, by start.

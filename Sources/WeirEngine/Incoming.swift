@@ -90,6 +90,8 @@ package struct CommitSummary: Sendable {
     package var deadLetters = 0
     /// Events of erased entities that stay out.
     package var forgotten = 0
+    /// Events that are older than the stream keeps any.
+    package var expired = 0
     /// The last `_seq` in use.
     package var lastSequence: Int64 = 0
 

@@ -26,6 +26,8 @@ package struct ShardWork: Sendable {
     package var latestEventTime: Int64
     /// For each view how far its stream is complete: what lies its reach and more before that may go.
     package var watermarks: [Int64]
+    /// For each view the time before which its stream's events no longer count; empty where all do.
+    package var historyKeptFrom: [Int64] = []
     /// Rows to apply.
     package var rows = 0
     /// Bytes of the texts that they keep in memory.
@@ -60,11 +62,14 @@ package struct ShardEngine: Sendable {
     /// - Parameters:
     ///   - sequence: the number of the last event that the history has taken.
     ///   - watermarks: for each view its stream's; `Int64.min` where that is not known.
+    ///   - historyKeptFrom: for each view the time before which its stream's events no longer count; empty where all do.
     package func works(
-        _ accepted: [AcceptedBatch], shards: Int, sequence: Int64, latestEventTime: Int64, watermarks: [Int64]
+        _ accepted: [AcceptedBatch], shards: Int, sequence: Int64, latestEventTime: Int64, watermarks: [Int64],
+        historyKeptFrom: [Int64] = []
     ) -> [ShardWork] {
-        var works = Array(
-            repeating: ShardWork(sequence: sequence, latestEventTime: latestEventTime, watermarks: watermarks), count: shards)
+        let work = ShardWork(
+            sequence: sequence, latestEventTime: latestEventTime, watermarks: watermarks, historyKeptFrom: historyKeptFrom)
+        var works = Array(repeating: work, count: shards)
         for item in accepted where !item.rows.isEmpty {
             let numbers = viewNumbers[item.batch.records.schema.name]!
             // Shards need what the views read of an event, not the event: what waits for them stays small.
@@ -85,7 +90,7 @@ package struct ShardEngine: Sendable {
     /// Applies what is due to a shard; the caller commits the transaction.
     package func apply(_ works: [ShardWork], to transaction: some ShardTransaction) throws {
         guard let last = works.last else { return }
-        moveHorizons(at: last.watermarks, &transaction.state)
+        moveHorizons(at: last.watermarks, last.historyKeptFrom, &transaction.state)
         try apply(works.flatMap(\.slices), keptFrom: transaction.state.keptFrom, to: transaction)
         for work in works {
             transaction.state.appliedSequence = max(transaction.state.appliedSequence, work.sequence)
@@ -95,10 +100,12 @@ package struct ShardEngine: Sendable {
     }
 
     /// From now on lookups that reach behind a horizon are answered from history; events before it need not be stored.
-    private func moveHorizons(at watermarks: [Int64], _ state: inout ShardState) {
+    private func moveHorizons(at watermarks: [Int64], _ historyKeptFrom: [Int64], _ state: inout ShardState) {
         // Lifetime features need every event, be it in the base record: there the horizon moves with the sweep.
         for (number, view) in catalog.views.enumerated() where !view.hasLifetimeWindow {
             state.keptFrom[number] = max(state.keptFrom[number], Self.horizon(view, at: watermarks[number]))
+            // A store that is made anew has not what the history let go of: it must not answer as if it had.
+            if !historyKeptFrom.isEmpty { state.keptFrom[number] = max(state.keptFrom[number], historyKeptFrom[number]) }
         }
     }
 

@@ -10,6 +10,8 @@ protocol Timeline {
     func contains(time: Int64, id: UnsafeRawBufferPointer, tag: UInt32) throws -> Bool
     /// Whether the entity is known at all.
     var isKnown: Bool { get throws }
+    /// What it has not nobody has.
+    var isHistory: Bool { get }
     /// Events before this time are in the base record's partials only; nil where none expired.
     var baseTime: Int64? { get throws }
 }
@@ -123,6 +125,7 @@ struct NodeTimeline: Timeline {
         return false
     }
 
+    var isHistory: Bool { false }
     var isKnown: Bool {
         get throws { try head != nil || (hasTree && nodes.seek(.whole) != nil) || nodes.base() != nil }
     }
@@ -159,6 +162,7 @@ struct RowsTimeline: Timeline {
         rows.contains(time: time, id: id, tag: tag, in: range)
     }
 
+    var isHistory: Bool { true }
     var isKnown: Bool { !range.isEmpty }
     var baseTime: Int64? { nil }
 }
@@ -181,6 +185,7 @@ struct HeldTimeline: Timeline {
         rows.contains(time: time, id: id, tag: tag, in: range)
     }
 
+    var isHistory: Bool { true }
     var isKnown: Bool { !range.isEmpty }
     var baseTime: Int64? { nil }
 }

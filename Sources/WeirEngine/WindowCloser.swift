@@ -100,8 +100,11 @@ struct WindowCloser: Sendable {
     }
 
     /// An event was accepted.
+    ///
+    /// - Parameter keptFrom: events before it may be gone from the history: windows that need them stay as they are.
     func add(
-        _ event: ClosableEvent, key: String, watermark: Int64?, known: KnownWindows, in transaction: some HistoryTransaction
+        _ event: ClosableEvent, key: String, watermark: Int64?, keptFrom: Int64, known: KnownWindows,
+        in transaction: some HistoryTransaction
     ) throws -> Added {
         let time = event.batch.times[event.row]
         var added = Added()
@@ -111,7 +114,10 @@ struct WindowCloser: Sendable {
             let isSession = runtime.plan.windows[window].kind == .session
             let touched: [(record: WindowRecord, isStored: Bool)?] =
                 isSession
-                ? [try session(window, time: time, key: key, watermark: watermark, late: &added.lateWindows, in: transaction)]
+                ? [
+                    try session(
+                        window, time: time, key: key, watermark: watermark, keptFrom: keptFrom, late: &added.lateWindows, in: transaction)
+                ]
                 : try runtime.plan.windows[window].windows(containing: EventTime(microseconds: time)).compactMap { bounds in
                     let due = sum(bounds.upperBound, policy.allowedLateness)
                     if policy.emits == .final, due > watermark ?? .min,
@@ -121,7 +127,7 @@ struct WindowCloser: Sendable {
                         added.due = min(added.due ?? .max, due)
                         return nil
                     }
-                    return .some(try fixed(window, bounds, key: key, watermark: watermark, in: transaction))
+                    return .some(try fixed(window, bounds, key: key, watermark: watermark, keptFrom: keptFrom, in: transaction))
                 }
             for item in touched {
                 windows += 1
@@ -170,10 +176,11 @@ struct WindowCloser: Sendable {
 
     /// nil where the window changes no more.
     private func fixed(
-        _ window: Int, _ bounds: Range<Int64>, key: String, watermark: Int64?, in transaction: some HistoryTransaction
+        _ window: Int, _ bounds: Range<Int64>, key: String, watermark: Int64?, keptFrom: Int64,
+        in transaction: some HistoryTransaction
     ) throws -> (record: WindowRecord, isStored: Bool)? {
         let due = sum(bounds.upperBound, policy.allowedLateness)
-        if isFrozen(due: due, at: watermark) { return nil }
+        if isFrozen(due: due, at: watermark) || bounds.lowerBound < keptFrom { return nil }
         if let record = try transaction.window(series(window), key: key, start: bounds.lowerBound) { return (record, true) }
         return (WindowRecord(key: key, start: bounds.lowerBound, end: bounds.upperBound, due: due, isOpen: true, revision: -1), false)
     }
@@ -186,13 +193,17 @@ struct WindowCloser: Sendable {
     ///
     /// - Parameter late: counts sessions that it touches and that stay as they are, though it is in another one.
     private func session(
-        _ window: Int, time: Int64, key: String, watermark: Int64?, late: inout Int, in transaction: some HistoryTransaction
+        _ window: Int, time: Int64, key: String, watermark: Int64?, keptFrom: Int64, late: inout Int,
+        in transaction: some HistoryTransaction
     ) throws -> (record: WindowRecord, isStored: Bool)? {
         let gap = runtime.plan.windows[window].length ?? 0
         let end = sum(time, gap)
         var joined = WindowRecord(key: key, start: time, end: end, due: sessionDue(end), isOpen: true, revision: -1)
         let all = try transaction.windows(series(window), key: key, from: time, through: end)
-        let touched = all.filter { !isFrozen(due: $0.due, at: watermark) }
+        let touched = all.filter { record in
+            let firstCounted = max(record.start, runtime.plan.liveFrom(at: EventTime(microseconds: record.end)))
+            return !isFrozen(due: record.due, at: watermark) && firstCounted >= keptFrom
+        }
         for record in touched {
             joined.start = min(joined.start, record.start)
             joined.end = max(joined.end, record.end)

@@ -18,9 +18,11 @@ extension WindowCloser {
     /// All that was written of such a window goes, since its values may show what was erased; what is left is written as the next
     /// revision, without values where nothing is. A session may become shorter, or several.
     ///
-    /// - Parameter times: of the erased events.
+    /// - Parameters:
+    ///   - times: of the erased events.
+    ///   - keptFrom: what other events of a window that begins earlier were cannot be said any more: it is left without values.
     /// - Returns: how many windows changed.
-    func erase(_ times: [Int64], key: String, in transaction: some ErasureTransaction) throws -> Int {
+    func erase(_ times: [Int64], key: String, keptFrom: Int64, in transaction: some ErasureTransaction) throws -> Int {
         var changed = 0
         let times = times.sorted()
         for window in policy.windows {
@@ -38,11 +40,11 @@ extension WindowCloser {
                 waiting = []
             }
             for record in touched.values.sorted(by: { $0.start < $1.start }) {
-                try rewrite(window, record, &waiting, in: transaction)
+                try rewrite(window, record, &waiting, keptFrom: keptFrom, in: transaction)
                 changed += 1
             }
             // A session that has become part of another since.
-            for output in waiting { try rewrite(output, window, key: key, in: transaction) }
+            for output in waiting { try rewrite(output, window, key: key, keptFrom: keptFrom, in: transaction) }
         }
         return changed
     }
@@ -86,11 +88,11 @@ extension WindowCloser {
     }
 
     private func rewrite(
-        _ window: Int, _ old: WindowRecord, _ waiting: inout [Waiting], in transaction: some ErasureTransaction
+        _ window: Int, _ old: WindowRecord, _ waiting: inout [Waiting], keptFrom: Int64, in transaction: some ErasureTransaction
     ) throws {
         let series = series(window)
         let gap = runtime.plan.windows[window].kind == .session ? runtime.plan.windows[window].length ?? 0 : nil
-        let rows = try transaction.rows(of: runtime.plan, key: old.key, from: old.start, to: rowsEnd(window, old))
+        let rows = try rowsLeft(window, old, keptFrom: keptFrom, in: transaction)
         var own = waiting.filter { $0.start == old.start && $0.end == old.end }.map(\.number)
         waiting.removeAll { $0.start == old.start && $0.end == old.end }
         let wasWaiting = !own.isEmpty
@@ -143,10 +145,20 @@ extension WindowCloser {
         for number in own { try transaction.replaceOutput(number, value: nil) }
     }
 
+    /// What a window still has; nothing where a part of it has left the history.
+    private func rowsLeft(
+        _ window: Int, _ record: WindowRecord, keptFrom: Int64, in transaction: some ErasureTransaction
+    ) throws -> EventRows {
+        if record.start < keptFrom { return EventRows(columns: runtime.plan.columns) }
+        return try transaction.rows(of: runtime.plan, key: record.key, from: record.start, to: rowsEnd(window, record))
+    }
+
     /// Gives a record of a window that is none any more the values that are left of it.
-    private func rewrite(_ waiting: Waiting, _ window: Int, key: String, in transaction: some ErasureTransaction) throws {
+    private func rewrite(
+        _ waiting: Waiting, _ window: Int, key: String, keptFrom: Int64, in transaction: some ErasureTransaction
+    ) throws {
         let record = WindowRecord(key: key, start: waiting.start, end: waiting.end, due: 0, isOpen: false, revision: 0)
-        let rows = try transaction.rows(of: runtime.plan, key: key, from: record.start, to: rowsEnd(window, record))
+        let rows = try rowsLeft(window, record, keptFrom: keptFrom, in: transaction)
         let value = rows.isEmpty ? nil : output(window, record, try values(window, record, rows: rows, in: transaction))
         try transaction.replaceOutput(waiting.number, value: value)
     }

@@ -20,7 +20,12 @@ package struct HistorySnapshot: Sendable {
     /// The last accepted event that is in it.
     package let lastSequence: Int64
     /// For each stream its segments, by their numbers.
-    let segments: [String: [KnownSegment]]
+    fileprivate(set) var segments: [String: [KnownSegment]]
+
+    /// For each stream the time before which events no longer count, and may be gone; `Int64.min` where all count.
+    fileprivate var keptFrom: [String: Int64]
+    /// For each stream how often segments had lost events.
+    fileprivate var sweeps: [String: Int64]
 
     /// For each stream the time up to which its watermark says that it is complete.
     package var completeUntil: [String: Int64]
@@ -32,7 +37,30 @@ package struct HistorySnapshot: Sendable {
         ColumnSource(view, schema, projection, changedFields: changedFields[view.stream] ?? [])
     }
 
+    package func keptFrom(_ stream: String) -> Int64 { keptFrom[stream] ?? .min }
+
     package func completeUntil(_ stream: String) -> Int64 { completeUntil[stream] ?? .min }
+
+    /// Learns that events have left the history since, and of the segments that were made anew.
+    ///
+    /// - Returns: false where nothing has changed.
+    ///
+    /// - Parameter hasFailed: whether reading failed: that segments were made anew may be why.
+    package mutating func refreshKept(_ stream: String, _ reader: HistoryReader, hasFailed: Bool) throws -> Bool {
+        let (time, count, known) = try reader.read { db in
+            let table = try reader.table(stream)
+            return (
+                try Retention.keptFrom(stream, db), try Retention.sweeps(stream, db),
+                try KnownSegment.rows(table, from: 0, db).map { try KnownSegment($0, table) }
+            )
+        }
+        guard time != keptFrom[stream] || (hasFailed && count != sweeps[stream]) else { return false }
+        keptFrom[stream] = time
+        sweeps[stream] = count
+        let numbers = Set(segments[stream, default: []].map(\.number))
+        segments[stream] = known.filter { numbers.contains($0.number) }
+        return true
+    }
 }
 
 /// What of a view's rows is wanted.
@@ -85,6 +113,8 @@ extension HistoryReader {
             var segments: [String: [KnownSegment]] = [:]
             var last: Int64 = 0
             var completeUntil: [String: Int64] = [:]
+            var keptFrom: [String: Int64] = [:]
+            var sweeps: [String: Int64] = [:]
             for row in try Row.fetchAll(db, sql: "SELECT stream, watermark FROM weir_watermarks") {
                 completeUntil[row["stream"]] = row["watermark"]
             }
@@ -93,14 +123,17 @@ extension HistoryReader {
                 if let sequence, let cut = known.firstIndex(where: { $0.lastSequence >= sequence }) { known.removeSubrange((cut + 1)...) }
                 segments[name] = known
                 last = max(last, try Int64.fetchOne(db, sql: "SELECT max(_seq) FROM \(table.name)") ?? 0)
+                keptFrom[name] = try Retention.keptFrom(name, db)
+                sweeps[name] = try Retention.sweeps(name, db)
             }
+            last = max(last, try Retention.lastSequence(db))
             if let sequence, sequence > last {
                 throw HistoryError(
                     "the history has \(last) events, not the \(sequence) that are asked for: it is not the same store, or an older copy")
             }
             return HistorySnapshot(
                 store: try String.fetchOne(db, sql: "SELECT value FROM weir_meta WHERE key = 'store'") ?? "", positions: positions,
-                lastSequence: sequence ?? last, segments: segments, completeUntil: completeUntil,
+                lastSequence: sequence ?? last, segments: segments, keptFrom: keptFrom, sweeps: sweeps, completeUntil: completeUntil,
                 changedFields: try PlainFields.changed(db))
         }
     }

@@ -31,11 +31,12 @@ package final class HistoryReader: EventLog, Sendable {
         self.tables = tables
         histories = tables.mapValues { StreamHistory($0) }
         try read { db in
-            guard try db.tableExists("weir_erasures") else {
+            guard try db.tableExists("weir_retention") else {
                 throw HistoryError(
                     "the history \(HistoryDatabase.path(in: directory)) was made by an earlier build; `weir run` and `weir ingest` bring it up to date"
                 )
             }
+            try Retention.check(catalog, db)
             if !whileErasing, try Bool.fetchOne(db, sql: "SELECT EXISTS (SELECT 1 FROM weir_erasures WHERE state = 'erasing')")! {
                 throw HistoryError(
                     "an entity is being erased from the store in \(directory), or was until a process died: wait for `weir forget`, or start it again (also `weir run` and `weir ingest` finish what was begun)"
@@ -85,15 +86,35 @@ package final class HistoryReader: EventLog, Sendable {
         }
     }
 
-    /// All rows of one entity with event times from `start` on, in order, and the number of each.
-    package func numberedRows(of view: ViewPlan, key: String, from start: Int64) throws -> (rows: EventRows, sequences: [Int64]) {
+    /// The same rows, and the time before which others may be gone.
+    package func keptRows(
+        of view: ViewPlan, key: String, from start: Int64, to end: Int64, upTo last: Int64
+    ) throws -> (rows: EventRows, keptFrom: Int64) {
         _ = try table(view.stream)
-        let (rows, sequences) = try read { db in
-            try histories[view.stream]!.numberedRows(of: view, key: key, from: start, to: .max, db)
+        return try read { db in
+            (
+                try histories[view.stream]!.rows(of: view, key: key, from: start, to: end, ingestedBy: nil, upTo: last, db),
+                try Retention.keptFrom(view.stream, db)
+            )
         }
-        guard let order = rows.order else { return (rows, sequences) }
-        return (rows.sorted(), order.map { sequences[$0] })
     }
+
+    /// All rows of one entity with event times from `start` on, in order, and the number of each; and the time before which others may
+    /// be gone.
+    package func numberedRows(
+        of view: ViewPlan, key: String, from start: Int64
+    ) throws -> (rows: EventRows, sequences: [Int64], keptFrom: Int64) {
+        _ = try table(view.stream)
+        let (rows, sequences, keptFrom) = try read { db in
+            let (rows, sequences) = try histories[view.stream]!.numberedRows(of: view, key: key, from: start, to: .max, db)
+            return (rows, sequences, try Retention.keptFrom(view.stream, db))
+        }
+        guard let order = rows.order else { return (rows, sequences, keptFrom) }
+        return (rows.sorted(), order.map { sequences[$0] }, keptFrom)
+    }
+
+    /// Events of a stream before this time no longer count, and may be gone; `Int64.min` where all count.
+    package func keptFrom(stream: String) throws -> Int64 { try read { db in try Retention.keptFrom(stream, db) } }
 
     /// Every accepted event of a stream after a sequence number, in the order of acceptance, in batches.
     ///
@@ -273,9 +294,9 @@ package final class HistoryReader: EventLog, Sendable {
 
     package func latestSequence() throws -> Int64 {
         try read { db in
-            // Events with the last numbers may have been erased.
-            let erased = try Int64.fetchOne(db, sql: "SELECT max(last_sequence) FROM weir_erasures") ?? 0
-            return try madeTables(db).map { try Int64.fetchOne(db, sql: "SELECT max(_seq) FROM \($0.name)") ?? 0 }.reduce(erased, max)
+            // Events with the last numbers may have been erased, or their time may be over.
+            let gone = try Retention.lastSequence(db)
+            return try madeTables(db).map { try Int64.fetchOne(db, sql: "SELECT max(_seq) FROM \($0.name)") ?? 0 }.reduce(gone, max)
         }
     }
 

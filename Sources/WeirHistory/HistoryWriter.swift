@@ -28,13 +28,24 @@ package final class HistoryWriter {
         var after: Int64
         /// Of which no segment could be made: it is tried again when as much as makes one has come behind it.
         var failed = Size(rows: 0)
+        /// No event time in it is less.
+        var firstTime = Int64.max
 
         func fullness(_ full: Size) -> (rows: Double, bytes: Double) {
             (Double(size.rows - failed.rows) / Double(full.rows), Double(size.bytes - failed.bytes) / Double(full.bytes))
         }
     }
     /// The segment that is being made, or was and is not yet committed: of what.
-    private var begun: (stream: String, size: Tail.Size)?
+    private var begun: (stream: String, size: Tail.Size, firstTime: Int64)?
+    /// For each stream up to which time what no longer counts was deleted, and how far that is on its way to the next one.
+    private var sweeps: [String: Sweep] = [:]
+
+    private struct Sweep {
+        var done = Int64.min
+        var segmentsDone = Int64.min
+        var windows = Retention.WindowPosition()
+        var windowsBefore = Int64.min
+    }
     /// A segment that was made and is not yet committed.
     private var finished: Segment?
     private var arbiter: Arbiter
@@ -68,8 +79,9 @@ package final class HistoryWriter {
         segments = try SegmentWorker(directory: directory, rowsMax: 2 * segmentRows, bytesMax: 2 * segmentBytes)
         checkpoints = try Checkpointer(directory: directory, log)
         let (lastSequence, restored) = try queue.write { db in
-            // Events with the last numbers may have been erased: no other event gets them.
-            var lastSequence = try Int64.fetchOne(db, sql: "SELECT max(last_sequence) FROM weir_erasures") ?? 0
+            try Retention.check(catalog, db)
+            // Events with the last numbers may have been erased, or their time may be over: no other event gets them.
+            var lastSequence = try Retention.lastSequence(db)
             var restored: [String: Arbiter.Restored] = [:]
             for stream in streams {
                 let table = tables[stream.name]!
@@ -86,7 +98,12 @@ package final class HistoryWriter {
             tombstones: try queue.read { db in try Tombstones(directory: directory, db) })
         for history in histories.values {
             let rows = try cutOld(history)
-            tails[history.table.stream.name] = Tail(size: .init(rows: rows), after: history.lastInSegments)
+            var tail = Tail(size: .init(rows: rows), after: history.lastInSegments)
+            if history.table.stream.timeToLive != nil {
+                let sql = "SELECT min(\(history.table.timeColumn)) FROM \(history.table.name) WHERE _seq > ?"
+                tail.firstTime = try queue.read { db in try Int64.fetchOne(db, sql: sql, arguments: [history.lastInSegments]) } ?? .max
+            }
+            tails[history.table.stream.name] = tail
         }
     }
 
@@ -122,8 +139,9 @@ package final class HistoryWriter {
             do {
                 finished = try segments.take(waits: isBehind)
             } catch {
-                let (stream, size) = begun!
+                let (stream, size, firstTime) = begun!
                 tails[stream]!.failed = size
+                tails[stream]!.firstTime = min(tails[stream]!.firstTime, firstTime)
                 report(
                     "\(size.rows) rows of '\(stream)' could not be put in the order of entities; this is tried again later, and they are found without it: \(HistoryDatabase.explained(error, queue.path))"
                 )
@@ -134,16 +152,26 @@ package final class HistoryWriter {
             let fullness = tail.fullness(full)
             return max(fullness.rows, fullness.bytes)
         }
-        guard let (stream, tail) = tails.max(by: { fullness($0.value) < fullness($1.value) }), fullness(tail) >= 1 else { return }
-        begun = (stream, tail.size)
+        // Events that no longer count leave from segments: those of a stream that makes few must not wait until one is full.
+        func isDue(_ tail: (key: String, value: Tail)) -> Bool {
+            fullness(tail.value) >= 1 || hasExpired(tail.value, arbiter.keptFrom(of: tail.key))
+        }
+        guard let (stream, tail) = tails.filter(isDue).max(by: { fullness($0.value) < fullness($1.value) }) else { return }
+        begun = (stream, tail.size, tail.firstTime)
+        tails[stream]!.firstTime = .max
         segments.start(histories[stream]!.table, after: tail.after, count: tail.size.rows)
     }
+
+    /// Whether rows that are in no segment no longer count, and a segment can be tried.
+    private func hasExpired(_ tail: Tail, _ keptFrom: Int64) -> Bool { tail.firstTime < keptFrom && tail.size.rows > tail.failed.rows }
 
     /// Learns that a segment was committed.
     private func didAdd(_ segment: Segment) {
         let wanted = begun!.size
         var tail = tails[segment.stream]!
+        if segment.rows != wanted.rows { tail.firstTime = min(tail.firstTime, begun!.firstTime) }
         tail.after = segment.lastSequence
+        if segment.firstTime < arbiter.keptFrom(of: segment.stream) { sweeps[segment.stream] = nil }
         tail.failed = .init(rows: 0)
         tail.size.rows -= segment.rows
         // Rows that were too many for it are taken to be as large as those that it took.
@@ -157,6 +185,9 @@ package final class HistoryWriter {
         guard !accepted.rows.isEmpty else { return }
         tails[stream]!.size.rows += accepted.rows.count
         tails[stream]!.size.bytes += accepted.batch.records.bytes.count
+        if histories[stream]!.table.stream.timeToLive != nil {
+            for row in accepted.rows { tails[stream]!.firstTime = min(tails[stream]!.firstTime, accepted.batch.times[row]) }
+        }
         segments.collect(histories[stream]!.table, accepted, of: incoming)
     }
 
@@ -178,7 +209,7 @@ package final class HistoryWriter {
         return Arbiter.Restored(
             latestEventTime: try history.latestTime(db),
             watermark: try Int64.fetchOne(db, sql: "SELECT watermark FROM weir_watermarks WHERE stream = ?", arguments: [stream]),
-            sources: sources, nextDue: nextDue)
+            sources: sources, nextDue: nextDue, keptFrom: try Retention.keptFrom(stream, db))
     }
 
     /// The history keeps a stream's fields as typed columns. Events may gain optional fields, and streams other views; other changes are
@@ -242,6 +273,9 @@ package final class HistoryWriter {
 
     package func watermark(of stream: String) -> Int64? { arbiter.watermark(of: stream) }
 
+    /// Events of a stream before this time no longer count; `Int64.min` where all do.
+    package func keptFrom(of stream: String) -> Int64 { arbiter.keptFrom(of: stream) }
+
     /// Where to go on reading; nil for a source that was never read.
     package func position(of source: SourcePart) throws -> (offset: Int64, detail: [UInt8]?)? {
         try queue.read { db in
@@ -297,6 +331,53 @@ package final class HistoryWriter {
         guard isMoved || published > forgotten || finished != nil else { return false }
         try transaction(published) { arbiter, transaction in try arbiter.advance(in: transaction) }
         return isMoved
+    }
+
+    /// Deletes some of what no longer counts, in one transaction: the rows of one segment, or some closed windows. It makes no
+    /// difference to any answer when, and how often it is interrupted.
+    ///
+    /// - Returns: whether there is more, perhaps only when a segment is made that is on its way.
+    package func sweep() throws -> Bool {
+        guard catalog.streams.contains(where: { $0.timeToLive != nil }) else { return false }
+        cutSegments()
+        for stream in catalog.streams where stream.timeToLive != nil {
+            let keptFrom = arbiter.keptFrom(of: stream.name)
+            var sweep = sweeps[stream.name] ?? Sweep()
+            if sweep.done >= keptFrom { continue }
+            if sweep.windowsBefore != keptFrom {
+                sweep.windowsBefore = keptFrom
+                sweep.windows = .init()
+            }
+            let history = histories[stream.name]!
+            let before = sweep
+            let addsSegment = finished?.stream == stream.name
+            var hasMore = try transaction(0) { arbiter, transaction in
+                sweep = before
+                if sweep.segmentsDone < keptFrom {
+                    if try history.sweep(before: keptFrom, lastSequence: arbiter.lastSequence, transaction.db) == nil {
+                        sweep.segmentsDone = keptFrom
+                    }
+                    CrashPoint.reach(.retentionWritten)
+                    return true
+                }
+                return try Retention.sweepWindows(stream, before: keptFrom, from: &sweep.windows, transaction.db)
+            }
+            CrashPoint.reach(.retentionCommitted)
+            tails[stream.name]!.after = history.lastInSegments
+            if addsSegment {
+                // The same transaction took a segment, which may have some, too.
+                sweep.segmentsDone = .min
+                hasMore = true
+            }
+            if !hasMore { sweep.done = keptFrom }
+            sweeps[stream.name] = sweep
+            return true
+        }
+        // A segment that was made of events that no longer count waits for a transaction.
+        let isMade = finished.map { $0.firstTime < arbiter.keptFrom(of: $0.stream) } ?? false
+        if isMade { try transaction(0) { _, _ in } }
+        return isMade || (!segments.isIdle && begun!.firstTime < arbiter.keptFrom(of: begun!.stream))
+            || tails.contains { hasExpired($0.value, arbiter.keptFrom(of: $0.key)) }
     }
 
     /// Tries dead letters again: what is taken now is no dead letter any more, what is refused again stays one.

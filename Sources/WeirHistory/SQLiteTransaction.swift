@@ -87,6 +87,14 @@ final class SQLiteTransaction: HistoryTransaction {
         try execute("INSERT OR REPLACE INTO weir_watermarks (stream, watermark) VALUES (?, ?)", [stream, watermark])
     }
 
+    func setKeptFrom(_ time: Int64, stream: String) throws {
+        try execute(
+            """
+            INSERT INTO weir_retention (stream, kept_from, last_sequence, last_segment, sweeps) VALUES (?, ?, 0, 0, 0)
+            ON CONFLICT (stream) DO UPDATE SET kept_from = excluded.kept_from
+            """, [stream, time])
+    }
+
     func add(_ letter: DeadLetter) throws {
         if letter.source.kind == .retry {
             // It stays what and where it was, with a new reason.

@@ -76,6 +76,8 @@ final class StreamHistory {
     /// Row groups that were read last, one for each segment and order: an export asks for one entity after another.
     private var recent: [GroupPlace: RecentGroup] = [:]
     private var filterBytes = 0
+    /// How often events had left segments when those were read.
+    private var sweeps: Int64?
 
     private struct GroupPlace: Hashable {
         let segment: Int64
@@ -97,6 +99,7 @@ final class StreamHistory {
         tail = nil
         recent = [:]
         filterBytes = 0
+        sweeps = nil
     }
 
     /// The last row that is in a segment.
@@ -118,6 +121,17 @@ final class StreamHistory {
 
     /// Learns of new segments, and that those it knows were deleted.
     func refresh(_ db: Database) throws {
+        if table.stream.timeToLive != nil {
+            let current = try Retention.sweeps(table.stream.name, db)
+            if current != sweeps {
+                // Rows that are in no segment are never swept: the tail stays.
+                segments = []
+                recent = [:]
+                filterBytes = 0
+                latestInSegments = .min
+                sweeps = current
+            }
+        }
         var new = try KnownSegment.rows(table, from: segments.last?.number ?? 0, db)[...]
         if let last = segments.last {
             guard let same = new.popFirst(), same["number"] == last.number, same["last_sequence"] == last.lastSequence else {
@@ -405,7 +419,13 @@ final class StreamHistory {
 
     /// Rows that are not yet in a segment, by their numbers.
     func add(_ segment: Segment, _ db: Database) throws {
-        try insert(segment, number: nil, db)
+        let number = try Int64.fetchOne(
+            db,
+            sql: """
+                SELECT 1 + max(
+                    (SELECT coalesce(max(number), 0) FROM weir_segments), (SELECT coalesce(max(last_segment), 0) FROM weir_retention))
+                """)
+        try insert(segment, number: number, db)
         try refresh(db)
     }
 
@@ -432,6 +452,49 @@ final class StreamHistory {
             try insert(segment, number: number, db)
         }
         reset()
+    }
+
+    // MARK: Retention
+
+    /// Deletes from one segment, and from the log behind it, the rows of before a time: the first segment that has any. One of which
+    /// nothing is left goes, another is made anew.
+    ///
+    /// - Parameter lastSequence: the last number that any event has.
+    /// - Returns: how many rows went; nil where no segment has any.
+    func sweep(before time: Int64, lastSequence: Int64, _ db: Database) throws -> Int? {
+        try refresh(db)
+        guard let index = segments.firstIndex(where: { $0.firstTime < time }) else { return nil }
+        let segment = segments[index]
+        let before = index > 0 ? segments[index - 1].lastSequence : 0
+        try db.execute(sql: "DELETE FROM weir_row_groups WHERE segment = ?", arguments: [segment.number])
+        try db.execute(sql: "DELETE FROM weir_segments WHERE number = ?", arguments: [segment.number])
+        try db.execute(
+            sql: "DELETE FROM \(table.name) WHERE _seq > ? AND _seq <= ? AND \(table.timeColumn) < ?",
+            arguments: [before, segment.lastSequence, time])
+        let removed = db.changesCount
+        var remade: KnownSegment?
+        if segment.lastTime >= time {
+            let count = try Int.fetchOne(
+                db, sql: "SELECT count(*) FROM \(table.name) WHERE _seq > ? AND _seq <= ?", arguments: [before, segment.lastSequence])!
+            if count > 0, var rest = try SegmentCutter.cut(table, after: before, rowsMax: count, bytesMax: .max, db) {
+                rest.lastSequence = segment.lastSequence
+                try insert(rest, number: segment.number, db)
+                remade = try KnownSegment.rows(table, from: segment.number, db).first.map { try KnownSegment($0, table) }
+            }
+        }
+        try db.execute(
+            sql: """
+                INSERT INTO weir_retention (stream, kept_from, last_sequence, last_segment, sweeps) VALUES (?1, ?2, ?3, ?4, 1)
+                ON CONFLICT (stream) DO UPDATE
+                SET last_sequence = max(last_sequence, ?3), last_segment = max(last_segment, ?4), sweeps = sweeps + 1
+                """, arguments: [table.stream.name, time, lastSequence, segment.number])
+        // What is known stays so, but for this one.
+        sweeps = (sweeps ?? 0) + 1
+        filterBytes -= segment.identities?.bytes.count ?? 0
+        if let remade { segments[index] = remade } else { segments.remove(at: index) }
+        recent = recent.filter { $0.key.segment != segment.number }
+        latestInSegments = segments.map(\.lastTime).max() ?? .min
+        return removed
     }
 
     private func insert(_ segment: Segment, number known: Int64?, _ db: Database) throws {

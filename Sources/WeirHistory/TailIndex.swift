@@ -49,12 +49,13 @@ struct TailIndex {
 
     /// Forgets rows that have gone into a segment.
     mutating func drop(upTo sequence: Int64) {
+        // Also where it has none of them: rows that came since, and are in a segment already, are not read into it.
+        lastSequence = max(lastSequence, sequence)
         let count = sequences.firstIndex { $0 > sequence } ?? sequences.count
         if count == 0 { return }
         sequences.removeFirst(count)
         times.removeFirst(count)
         latestTime = times.max() ?? .min
-        lastSequence = max(lastSequence, sequence)
         for view in keys.indices { keys[view].drop(rows: count) }
         identities.drop(rows: count)
     }

@@ -71,7 +71,7 @@ extension LookupService {
     /// Features of no entity.
     func explainWithoutKey(view number: Int, _ features: [Int], asOf: AsOf) throws -> EntityExplanation {
         let view = store.runtimes[number]
-        let none = try view.explain(features, rows: EventRows(columns: view.plan.columns), asOf: asOf, session: nil)
+        let none = try view.explain(features, rows: EventRows(columns: view.plan.columns), asOf: asOf, session: nil, keptFrom: .min)!
         return EntityExplanation(view: view.plan, explanation: none)
     }
 
@@ -99,8 +99,11 @@ extension LookupService {
         case .success(let explanation): return EntityExplanation(view: view.plan, key: key, place: place, explanation: explanation)
         case .failure(let gap):
             place.historyReason = gap.reason
-            let rows = try history.rows(of: view.plan, key: key, from: view.earliestReach(asOf: asOf), to: asOf.end, upTo: shard.sequence)
-            let explanation = try view.explain(features, rows: rows, asOf: asOf, session: overlay)
+            let (rows, kept) = try history.keptRows(
+                of: view.plan, key: key, from: view.earliestKnown(asOf: asOf), to: asOf.end, upTo: shard.sequence)
+            guard let explanation = try view.explain(features, rows: rows, asOf: asOf, session: overlay, keptFrom: kept) else {
+                throw LookupError.beyondHistory(view.plan, at: asOf.time, keptFrom: kept)
+            }
             return EntityExplanation(view: view.plan, key: key, place: place, explanation: explanation)
         }
     }

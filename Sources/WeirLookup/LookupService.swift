@@ -14,6 +14,20 @@ package struct LookupError: Error, Hashable, CustomStringConvertible {
     }
 }
 
+extension LookupError {
+    static func beyondHistory(_ view: ViewPlan, at time: EventTime, keptFrom: Int64) -> LookupError {
+        LookupError(beyond(view, time, keptFrom))
+    }
+
+    /// What is wrong where a window begins before what the history keeps.
+    package static func beyond(_ view: ViewPlan, _ time: EventTime, _ keptFrom: Int64) -> String {
+        """
+        a window of \(view.name) at \(TimeText.format(time)) begins before \(TimeText.format(EventTime(microseconds: keptFrom))), \
+        from where on the history keeps events of '\(view.stream)': ask for a later time
+        """
+    }
+}
+
 /// Events of a running session that come with a request.
 package struct SessionEvents: Sendable {
     package var batches: [PreparedBatch]
@@ -247,9 +261,12 @@ package final class LookupService: Sendable {
         if let outcome = try view.evaluate(features, nodes: nodes, asOf: asOf, session: overlay, keptFrom: keptFrom, scratch) {
             return outcome
         }
-        let rows = try history.rows(
-            of: view.plan, key: String(decoding: key, as: UTF8.self), from: view.earliestReach(asOf: asOf), to: asOf.end,
+        let (rows, kept) = try history.keptRows(
+            of: view.plan, key: String(decoding: key, as: UTF8.self), from: view.earliestKnown(asOf: asOf), to: asOf.end,
             upTo: try reader.applied(key: key).sequence)
-        return try view.evaluate(features, rows: rows, asOf: asOf, session: overlay, scratch)
+        guard let outcome = try view.evaluate(features, rows: rows, asOf: asOf, session: overlay, keptFrom: kept, scratch) else {
+            throw LookupError.beyondHistory(view.plan, at: asOf.time, keptFrom: kept)
+        }
+        return outcome
     }
 }

@@ -45,6 +45,8 @@ package final class RequestVerifier {
         let sequences: [Int64]
         /// Rows that are accepted later are not among them.
         let lastSequence: Int64
+        /// Rows of before may have left the history.
+        let keptFrom: Int64
     }
     private var known: [Entity: KnownRows] = [:]
     private var knownRows = 0
@@ -69,17 +71,18 @@ package final class RequestVerifier {
         guard let request = try decode(record) else { return .uncheckable(.changedDefinitions) }
         guard request.shards.allSatisfy({ ($0?.sequence ?? 0) <= lastSequence }) else { return .uncheckable(.missingHistory) }
         let names: [String]
-        let results: [FeatureResult]
+        let answered: [FeatureResult]?
         switch request.subject {
         case .service(let service, let decoded):
             names = service.names
-            results = try answer(service, decoded, request)
+            answered = try answer(service, decoded, request)
         case .view(let view, let features, let key):
             let plan = lookups.catalog.views[view]
             names = features.map { plan.features[$0].name }
-            results = try evaluate(
+            answered = try evaluate(
                 view: view, lookups.evaluation(view: view, of: features), key: key, shard: request.shards.first ?? nil, request)
         }
+        guard let results = answered else { return .uncheckable(.missingHistory) }
         if answerText(names, results) == record.answer { return .equal }
         let served = try jsonMembers(Array(record.answer.utf8)).map { (name: $0.name, json: String(decoding: $0.value, as: UTF8.self)) }
         guard takesOtherDefinitions || served.map(\.name) == names else { return .uncheckable(.changedDefinitions) }
@@ -198,10 +201,14 @@ package final class RequestVerifier {
 
     // MARK: From the history
 
-    private func answer(_ service: ServiceRuntime, _ decoded: any Sendable, _ request: Request) throws -> [FeatureResult] {
-        let joined = try service.joins.enumerated().map { number, join in
-            try evaluate(
+    /// nil where the history has not all of it any more.
+    private func answer(_ service: ServiceRuntime, _ decoded: any Sendable, _ request: Request) throws -> [FeatureResult]? {
+        var joined: [[FeatureResult]] = []
+        for (number, join) in service.joins.enumerated() {
+            let results = try evaluate(
                 view: join.view, join.features, key: service.plan.joins[number].key(decoded), shard: request.shards[number], request)
+            guard let results else { return nil }
+            joined.append(results)
         }
         var results: [FeatureResult] = []
         service.finish(decoded, { joined[$0][$1] }, into: &results)
@@ -210,7 +217,7 @@ package final class RequestVerifier {
 
     private func evaluate(
         view number: Int, _ features: EvaluationPlan, key: String?, shard: OnlineStore.AppliedShard?, _ request: Request
-    ) throws -> [FeatureResult] {
+    ) throws -> [FeatureResult]? {
         let view = lookups.store.runtimes[number]
         guard let key else {
             _ = try view.evaluate(
@@ -220,25 +227,27 @@ package final class RequestVerifier {
         let session = overlay(view.plan, key, request)
         let start = view.earliestReach(asOf: request.asOf)
         let last = shard?.sequence ?? 0
-        let (all, sequences) = try knownRows(number, view, key, from: start, upTo: last)
+        let (all, sequences, kept) = try knownRows(number, view, key, from: start, upTo: last)
         let range = all.lowerBound(start)..<max(all.lowerBound(start), all.lowerBound(request.asOf.end))
+        let outcome: EvaluationOutcome?
         if range.allSatisfy({ sequences[$0] <= last }) {
-            _ = try view.evaluate(features, rows: all, range: range, asOf: request.asOf, session: session, scratch)
+            outcome = try view.evaluate(
+                features, rows: all, range: range, asOf: request.asOf, session: session, keptFrom: kept, scratch)
         } else {
             var rows = EventRows(columns: view.plan.columns)
             rows.append(all, rows: range.filter { sequences[$0] <= last })
-            _ = try view.evaluate(features, rows: rows, asOf: request.asOf, session: session, scratch)
+            outcome = try view.evaluate(features, rows: rows, asOf: request.asOf, session: session, keptFrom: kept, scratch)
         }
-        return scratch.results
+        return outcome == nil ? nil : scratch.results
     }
 
     /// An entity's rows, of which the next requests will want others: reading and decoding them is nearly all of the work.
     private func knownRows(
         _ number: Int, _ view: ViewRuntime, _ key: String, from start: Int64, upTo last: Int64
-    ) throws -> (rows: EventRows, sequences: [Int64]) {
+    ) throws -> (rows: EventRows, sequences: [Int64], keptFrom: Int64) {
         let entity = Entity(view: number, key: key)
         let before = known[entity]
-        if let before, before.start <= start, before.lastSequence >= last { return (before.rows, before.sequences) }
+        if let before, before.start <= start, before.lastSequence >= last { return (before.rows, before.sequences, before.keptFrom) }
         knownRows -= before?.rows.count ?? 0
         if knownRows > Limits.verifiedRowsMax {
             known = [:]
@@ -246,15 +255,10 @@ package final class RequestVerifier {
         }
         // Who is asked for again at an earlier time may be so once more.
         let start = before.map { $0.start <= start ? $0.start : .min } ?? start
-        let (rows, sequences) = try history.numberedRows(of: view.plan, key: key, from: start)
-        known[entity] = KnownRows(start: start, rows: rows, sequences: sequences, lastSequence: lastSequence)
+        let (rows, sequences, kept) = try history.numberedRows(of: view.plan, key: key, from: start)
+        known[entity] = KnownRows(start: start, rows: rows, sequences: sequences, lastSequence: lastSequence, keptFrom: kept)
         knownRows += rows.count
-        return (rows, sequences)
-    }
-
-    private func rows(_ view: ViewRuntime, _ key: String, _ shard: OnlineStore.AppliedShard?, _ request: Request) throws -> EventRows {
-        try history.rows(
-            of: view.plan, key: key, from: view.earliestReach(asOf: request.asOf), to: request.asOf.end, upTo: shard?.sequence ?? 0)
+        return (rows, sequences, kept)
     }
 
     private func overlay(_ view: ViewPlan, _ key: String, _ request: Request) -> EventRows? {
@@ -308,8 +312,13 @@ package final class RequestVerifier {
     ) throws -> EntityExplanation {
         let view = lookups.store.runtimes[number]
         guard let key, let shard else { return try lookups.explainWithoutKey(view: number, features, asOf: request.asOf) }
-        let explanation = try view.explain(
-            features, rows: try rows(view, key, shard, request), asOf: request.asOf, session: overlay(view.plan, key, request))
+        let (rows, kept) = try history.keptRows(
+            of: view.plan, key: key, from: view.earliestKnown(asOf: request.asOf), to: request.asOf.end, upTo: shard.sequence)
+        let explained = try view.explain(
+            features, rows: rows, asOf: request.asOf, session: overlay(view.plan, key, request), keptFrom: kept)
+        guard let explanation = explained else {
+            throw LookupError.beyondHistory(view.plan, at: request.asOf.time, keptFrom: kept)
+        }
         return EntityExplanation(
             view: view.plan, key: key, place: .init(shard: shard, keptFrom: .min, historyReason: .recomputed), explanation: explanation)
     }

@@ -158,13 +158,19 @@ package final class Pipeline: @unchecked Sendable {
 
     private static let secondsBetweenLooks = 1.0
     private static let bulkTransactionsPerTrim = 4
+    /// Between two deletions of what no longer counts while more events come: each may take some tenths of a second.
+    private static let secondsBetweenSweeps = 2.0
+    /// How long the end of a run deletes on.
+    private static let secondsOfSweepsAtEnd = 10.0
 
     private func runHistory() throws {
         defer { for shard in shards { shard.close() } }
         var lastLook = monotonicClock()
+        var lastSweep = lastLook
+        var hasMoreToSweep = true
         // Batches that have come meanwhile share a transaction: small ones when caught up, large ones when behind.
         while let incoming = input.receive(
-            timeout: Self.secondsBetweenLooks,
+            timeout: hasMoreToSweep ? 0.01 : Self.secondsBetweenLooks,
             while: { taken, _ in taken.reduce(0) { $0 + $1.cost } < Limits.eventsPerTransactionMax })
         {
             if Double(monotonicClock() - lastLook) > Self.secondsBetweenLooks * 1e6 {
@@ -172,6 +178,10 @@ package final class Pipeline: @unchecked Sendable {
                 if try writer.tick(now: lastLook, published: publishedNumber.load(ordering: .relaxed)) {
                     dispatch([], sequence: writer.latestSequence, batches: committed, isBehind: false)
                 }
+            }
+            if incoming.isEmpty || Double(monotonicClock() - lastSweep) > Self.secondsBetweenSweeps * 1e6 {
+                hasMoreToSweep = try writer.sweep()
+                lastSweep = monotonicClock()
             }
             if incoming.isEmpty { continue }
             let (accepted, summary) = try writer.commit(
@@ -186,6 +196,7 @@ package final class Pipeline: @unchecked Sendable {
             total.duplicates += summary.duplicates
             total.deadLetters += summary.deadLetters
             total.forgotten += summary.forgotten
+            total.expired += summary.expired
             let batches = committed
             progress.unlock()
             let events = incoming.reduce(0) { $0 + $1.batch.count }
@@ -193,12 +204,14 @@ package final class Pipeline: @unchecked Sendable {
                 accepted, sequence: summary.lastSequence, batches: batches,
                 isBehind: events >= Limits.eventsPerTransactionMax / 2 && !incoming.contains { $0.phase == .end })
         }
+        let end = monotonicClock() + Int64(Self.secondsOfSweepsAtEnd * 1e6)
+        while try writer.sweep(), monotonicClock() < end { usleep(1_000) }
     }
 
     private func dispatch(_ accepted: [AcceptedBatch], sequence: Int64, batches: Int, isBehind: Bool) {
         let works = engine.works(
             accepted, shards: shards.count, sequence: sequence, latestEventTime: latestEventTime,
-            watermarks: Self.watermarks(catalog, writer))
+            watermarks: Self.watermarks(catalog, writer), historyKeptFrom: catalog.views.map { writer.keptFrom(of: $0.stream) })
         for (shard, work) in works.enumerated() { shards[shard].send(Due(work: work, batches: batches, isBehind: isBehind)) }
     }
 

@@ -64,6 +64,9 @@ package final class StoreWriter: Sendable {
             try stored == OnlineStore.definition(of: catalog, shards: shards)
             && (reader.map { try changedClosures(in: directory, catalog, $0) } ?? []).isEmpty
         if isSame || isBuilt { return !isSame }
+        // What the history cannot take it says itself, and takes nothing.
+        let streams = try reader?.definitions().streams ?? [:]
+        if catalog.streams.contains(where: { streams[$0.name].map($0.canFollow) == false }) { return false }
         // Says what differs.
         let store = try OnlineStore(directory: directory.online, catalog: catalog, shards: nil, mode: .read)
         if let reader { try checkClosures(of: store, reader) }

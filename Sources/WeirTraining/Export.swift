@@ -207,8 +207,13 @@ private func computeTrainingSet(
         // Rows differ little in length.
         let total = max(rows, Int(Double(rows) * Double(spine.size) / Double(max(1, spine.bytesRead))))
         let joins = max(1, training.service.joins.count)
-        let chunk = try training.compute(blocks) { count in
-            progress(done.add(count, ordering: .relaxed).newValue / joins, total)
+        let chunk: TrainingSet.Chunk
+        do {
+            chunk = try training.compute(blocks) { count in
+                progress(done.add(count, ordering: .relaxed).newValue / joins, total)
+            }
+        } catch let beyond as BeyondHistory {
+            throw spine.failure(at: beyond.offset, beyond.reason + ", or leave the row out (--from)")
         }
         var firstRows = [0]
         for block in chunk.blocks { firstRows.append(firstRows.last! + block.count) }
@@ -248,7 +253,7 @@ private func nextBlocks(_ spine: inout SpineReader, _ training: TrainingSet, _ r
             source.withLock { source in
                 source.decoded.append((number, block))
                 source.bytes += block.text.count + block.keys.reduce(0) { $0 + $1.textBytes.count }
-                source.bytes += block.count * (24 + (keepsRequests ? 96 : 0) + training.bytesPerRow)
+                source.bytes += block.count * (32 + (keepsRequests ? 96 : 0) + training.bytesPerRow)
             }
         }
     }

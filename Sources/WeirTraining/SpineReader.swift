@@ -36,6 +36,8 @@ struct SpineBlock: Sendable {
     /// The rows as they stand in the file, without line ends, one after another.
     var text: [UInt8] = []
     var textEnds: [Int] = []
+    /// Where each row stands in the file.
+    var offsets: [Int64] = []
     var times: [EventTime] = []
     /// For each join the entity's key; null where the request has none.
     var keys: [ColumnBuffer] = []
@@ -151,6 +153,7 @@ final class SpineDecoder {
                 block.times.append(time)
                 block.text.append(contentsOf: records.bytes[info.raw])
                 block.textEnds.append(block.text.count)
+                block.offsets.append(info.offset)
                 if keepsRequests { block.requests.append(request) }
             } catch {
                 throw reader.failure(at: info.offset, "\(error)")

@@ -58,10 +58,13 @@ package struct StreamSpine {
     /// Writes the spine, rows by time and then key, and returns how many there are.
     package func write(to path: String, timestampColumn: String, _ history: HistoryReader) throws -> Int {
         var rows: [Place: Latest] = [:]
+        // What no longer counts may still be there, or not.
+        let keptFrom = try history.keptFrom(stream: stream.name)
         try history.forEachBatch(of: stream.name, after: 0, upTo: .max) { batch, _ in
             let keys = batch.views[view].keys
             for row in 0..<batch.count where !keys.isNull(row) {
                 let time = batch.times[row]
+                if time < keptFrom { continue }
                 let end = EventTime(microseconds: time).floored(to: every).advanced(by: every).microseconds
                 let place = Place(end: end, key: keys.withText(row) { Array($0) })
                 let id = batch.ids.withText(row) { Array($0) }

@@ -15,6 +15,13 @@ package struct ExportError: Error, CustomStringConvertible {
     }
 }
 
+/// A window of a spine's row begins before what the history keeps.
+struct BeyondHistory: Error {
+    /// Of the row, in the spine.
+    let offset: Int64
+    let reason: String
+}
+
 /// Computes what the lookup service would have answered to rows of a spine at their times, from the history.
 ///
 /// For each view the rows are put in the order of its keys and times, and the history is gone through once in that order, side by side on
@@ -47,7 +54,8 @@ final class TrainingSet: Sendable {
 
     let service: ServiceRuntime
     let options: Options
-    let snapshot: HistorySnapshot
+    /// Changes where events leave the history meanwhile.
+    private let snapshot: Mutex<HistorySnapshot>
     /// One connection a worker.
     private let readers: [HistoryReader]
     private let joins: [Join]
@@ -79,7 +87,7 @@ final class TrainingSet: Sendable {
         let runtime = try ServiceRuntime(service, catalog, runtimes, includesLabels: true)
         self.service = runtime
         self.options = options
-        self.snapshot = snapshot
+        self.snapshot = Mutex(snapshot)
         self.readers = readers
         var sources: [ColumnSource] = []
         joins = runtime.joins.map { join in
@@ -120,6 +128,7 @@ final class TrainingSet: Sendable {
     func compute(_ blocks: [SpineBlock], progress: @Sendable (Int) -> Void) throws -> Chunk {
         let times = blocks.flatMap { $0.times.map(\.microseconds) }
         let tables = joins.map { FeatureTable($0.types, count: times.count) }
+        var firstBeyond: (row: Int, error: BeyondHistory)?
         for (number, join) in joins.enumerated() {
             var keys = ColumnBuffer(type: .text)
             for block in blocks { keys.append(contentsOf: block.keys[number]) }
@@ -127,13 +136,30 @@ final class TrainingSet: Sendable {
                 for (result, empty) in join.empty.enumerated() { tables[number][row, result] = empty.value }
             }
             let order = try order(keys, times)
-            do {
-                try compute(number, join, keys, order, tables[number], progress)
-            } catch is ColumnsAreNotPlain {
-                sources.withLock { $0[number] = .events }
-                try compute(number, join, keys, order, tables[number], progress)
+            let stream = evaluators[0][number].runtime.plan.stream
+            while true {
+                let known = snapshot.withLock { $0 }
+                var failure: (any Error)?
+                var row: Int?
+                do {
+                    row = try compute(number, join, keys, order, tables[number], known, progress)
+                } catch is ColumnsAreNotPlain {
+                    sources.withLock { $0[number] = .events }
+                    continue
+                } catch {
+                    failure = error
+                }
+                // What left the history while it was read may be missing in what was computed, or be why it failed.
+                if try snapshot.withLock({ try $0.refreshKept(stream, readers[0], hasFailed: failure != nil) }) { continue }
+                if let failure { throw failure }
+                if let row, row < firstBeyond?.row ?? .max {
+                    firstBeyond = (row, beyondHistory(row, blocks, evaluators[0][number].runtime.plan, known))
+                }
+                break
             }
         }
+        // Whatever joins and threads there are, the first line is named.
+        if let firstBeyond { throw firstBeyond.error }
         return Chunk(blocks: blocks, tables: tables)
     }
 
@@ -159,6 +185,18 @@ final class TrainingSet: Sendable {
         return parts[0]
     }
 
+    private func beyondHistory(_ row: Int, _ blocks: [SpineBlock], _ view: ViewPlan, _ snapshot: HistorySnapshot) -> BeyondHistory {
+        var row = row
+        for block in blocks {
+            if row < block.count {
+                return BeyondHistory(
+                    offset: block.offsets[row], reason: LookupError.beyond(view, block.times[row], snapshot.keptFrom(view.stream)))
+            }
+            row -= block.count
+        }
+        preconditionFailure("a row of no block")
+    }
+
     /// The rows of a chunk that one task has, by the order of their keys: all of some entities.
     private func tasks(_ order: KeyOrder, _ keys: ColumnBuffer) -> [Range<Int>] {
         let size = max(Self.rowsPerTask, order.count / (workers * 8) + 1)
@@ -172,9 +210,13 @@ final class TrainingSet: Sendable {
         return tasks
     }
 
+    /// - Returns: the first row of which a window begins before what the history keeps; nil where there is none.
     private func compute(
-        _ number: Int, _ join: Join, _ keys: ColumnBuffer, _ order: KeyOrder, _ table: FeatureTable, _ progress: @Sendable (Int) -> Void
-    ) throws {
+        _ number: Int, _ join: Join, _ keys: ColumnBuffer, _ order: KeyOrder, _ table: FeatureTable, _ snapshot: HistorySnapshot,
+        _ progress: @Sendable (Int) -> Void
+    ) throws -> Int? {
+        let firstBeyond = Mutex<Int?>(nil)
+        let keptFrom = snapshot.keptFrom(evaluators[0][number].runtime.plan.stream)
         let tasks = tasks(order, keys)
         let source = sources.withLock { $0[number] }
         let tail = try tails.value[number]
@@ -187,9 +229,11 @@ final class TrainingSet: Sendable {
                     try scan.take { block in
                         try scratch.hold(block.rows) {
                             for (entity, places) in waiting.enumerated() {
-                                try self.evaluate(join, evaluator, block, block.range(entity), order, places, scratch) {
+                                try self.evaluate(join, evaluator, block, block.range(entity), order, places, keptFrom, scratch) {
                                     row, results in
                                     for index in 0..<results.count { table[row, index] = results[index].value }
+                                } beyond: { row in
+                                    firstBeyond.withLock { $0 = min($0 ?? row, row) }
                                 }
                             }
                         }
@@ -215,6 +259,7 @@ final class TrainingSet: Sendable {
                 try evaluate()
             }
         }
+        return firstBeyond.withLock { $0 }
     }
 
     private func asOf(_ time: Int64) -> AsOf { AsOf(EventTime(microseconds: time), isInclusive: options.isInclusive) }
@@ -224,7 +269,8 @@ final class TrainingSet: Sendable {
     /// - Parameter range: of the block's rows those of the entity.
     private func evaluate(
         _ join: Join, _ evaluator: Evaluator, _ block: EntityBlock, _ range: Range<Int>, _ order: KeyOrder,
-        _ places: Range<Int>, _ scratch: EvaluationScratch, _ body: (Int, borrowing [FeatureResult]) -> Void
+        _ places: Range<Int>, _ keptFrom: Int64, _ scratch: EvaluationScratch, _ body: (Int, borrowing [FeatureResult]) -> Void,
+        beyond: (Int) -> Void
     ) throws {
         scratch.tile(places.count > 1 && !join.asKnown ? range : nil)
         for place in places {
@@ -234,15 +280,22 @@ final class TrainingSet: Sendable {
                 body(row, join.unknown)
                 continue
             }
+            let outcome: EvaluationOutcome?
             if join.asKnown {
                 let known = knownRows(block, range, by: order.time(place), before: asOf.end)
                 if let picked = known.picked {
-                    try evaluator.runtime.evaluate(evaluator.features, rows: picked, asOf: asOf, session: nil, scratch)
+                    outcome = try evaluator.runtime.evaluate(
+                        evaluator.features, rows: picked, asOf: asOf, session: nil, keptFrom: keptFrom, scratch)
                 } else {
-                    try evaluator.runtime.evaluate(evaluator.features, held: known.range, asOf: asOf, scratch)
+                    outcome = try evaluator.runtime.evaluate(
+                        evaluator.features, held: known.range, asOf: asOf, keptFrom: keptFrom, scratch)
                 }
             } else {
-                try evaluator.runtime.evaluate(evaluator.features, held: range, asOf: asOf, scratch)
+                outcome = try evaluator.runtime.evaluate(evaluator.features, held: range, asOf: asOf, keptFrom: keptFrom, scratch)
+            }
+            guard outcome != nil else {
+                beyond(row)
+                continue
             }
             body(row, scratch.results)
         }

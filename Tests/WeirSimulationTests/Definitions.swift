@@ -12,6 +12,8 @@ struct Settings: Sendable {
     var allowedLateness = Duration.zero
     var revisionsFor: Duration?
     var emits = ClosedWindows.Emission.final
+    /// Of all views.
+    var timeToLive: Duration?
 
     @TaskLocal static var current = Settings()
 }
@@ -55,6 +57,7 @@ struct Click: Event {
 struct Spend: FeatureView {
     typealias Subject = Customer
     static func key(of sale: Sale) -> String? { sale.customer }
+    static var timeToLive: Duration? { Settings.current.timeToLive }
     static var closedWindows: ClosedWindows? {
         ClosedWindows(
             allowedLateness: Settings.current.allowedLateness, revisionsFor: Settings.current.revisionsFor, topic: "spend-windows",
@@ -74,6 +77,7 @@ struct Spend: FeatureView {
 struct StoreSales: FeatureView {
     typealias Subject = Store
     static func key(of sale: Sale) -> Int? { sale.store }
+    static var timeToLive: Duration? { Settings.current.timeToLive }
     static var updatesTopic: String? { "store-sales" }
     let count1h = Aggregate.count(over: .sliding(.hours(1)))
     let sum2h = Aggregate.sum(\.price, over: .sliding(.hours(2)))
@@ -82,6 +86,7 @@ struct StoreSales: FeatureView {
 struct Clicks: FeatureView {
     typealias Subject = Customer
     static func key(of click: Click) -> String? { click.customer }
+    static var timeToLive: Duration? { Settings.current.timeToLive }
     let count1h = Aggregate.count(over: .sliding(.hours(1)))
     let weightTotal = Aggregate.sum(\.weight, over: .lifetime)
 }

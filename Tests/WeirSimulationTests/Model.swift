@@ -43,8 +43,12 @@ enum Model {
     /// - Parameters:
     ///   - stored: the accepted events; those before the time count.
     ///   - session: those up to the time count.
-    static func values(_ view: String, key: String, at time: Int64, stored: [ModelEvent], session: [ModelEvent] = []) -> [FeatureValue] {
+    ///   - timeToLive: events that are older do not; nil: all do.
+    static func values(
+        _ view: String, key: String, at time: Int64, stored: [ModelEvent], session: [ModelEvent] = [], timeToLive: Int64?
+    ) -> [FeatureValue] {
         let own = Set(stored.filter { $0.time < time } + session.filter { $0.time <= time })
+            .filter { $0.time >= timeToLive.map { time - $0 } ?? .min }
             .filter { Self.key($0, view) == key && $0.stream == (view == "clicks" ? "clicks" : "sales") }
             .sorted { ($0.time, $0.id) < ($1.time, $1.id) }
         func since(_ start: Int64) -> [ModelEvent] { own.filter { $0.time >= start } }
@@ -86,7 +90,9 @@ enum Model {
     }
 
     /// The windows of `Spend` that are closed at a watermark.
-    static func closedWindows(_ events: [ModelEvent], watermark: Int64, allowedLateness: Int64) -> Set<ClosedWindow> {
+    static func closedWindows(
+        _ events: [ModelEvent], watermark: Int64, allowedLateness: Int64, timeToLive: Int64?
+    ) -> Set<ClosedWindow> {
         var closed: Set<ClosedWindow> = []
         let sales = events.filter { $0.stream == "sales" && $0.customer != nil }
         for (customer, own) in Dictionary(grouping: sales, by: { $0.customer! }) {
@@ -112,7 +118,7 @@ enum Model {
                 if let last = session.last, event.map({ $0.time > last.time + gap }) ?? true {
                     let end = last.time + gap
                     if end + allowedLateness + 1 <= watermark {
-                        let sum = session.reduce(0) { $0 + $1.price }
+                        let sum = session.reduce(0) { $0 + ($1.time >= timeToLive.map { end - $0 } ?? .min ? $1.price : 0) }
                         closed.insert(
                             .init(
                                 kind: "session", key: customer, start: session[0].time, end: end,

@@ -96,6 +96,8 @@ struct SimulatedLog: EventLog {
     let history: SimulatedHistory
     let catalog: CatalogPlan
 
+    func keptFrom(stream: String) throws -> Int64 { .min }
+
     func forEachBatch(of stream: String, after sequence: Int64, upTo last: Int64, _ body: (PreparedBatch, Int64) throws -> Void) throws {
         let plan = catalog.stream(named: stream)!
         var records = RecordBatch(schema: plan.schema)
@@ -202,6 +204,8 @@ final class SimulatedHistoryTransaction: HistoryTransaction {
         precondition(watermark >= state.watermarks[stream] ?? .min, "a watermark went back")
         state.watermarks[stream] = watermark
     }
+
+    func setKeptFrom(_ time: Int64, stream: String) throws { preconditionFailure("no stream has a time to live") }
 
     // MARK: Windows
 

@@ -80,6 +80,7 @@ final class Simulation {
         settings.allowedLateness = [.zero, .minutes(30)].randomElement(using: &random)!
         settings.revisionsFor = [nil, nil, .zero, .hours(2)].randomElement(using: &random)!
         settings.emits = Int.random(in: 0..<3, using: &random) == 0 ? .updates : .final
+        settings.timeToLive = [nil, nil, .hours(2), .hours(5)].randomElement(using: &random)!
         self.settings = settings
         wallRange = wall...wall
         catalog = try Settings.$current.withValue(settings) { try simulatedCatalog() }
@@ -510,7 +511,8 @@ final class Simulation {
             got = try view.evaluate(rows: rows, asOf: asOf, session: overlay).results.map(\.value)
             base = stored(upTo: .max)
         }
-        let expected = Model.values(view.plan.name, key: key, at: time, stored: base, session: session)
+        let expected = Model.values(
+            view.plan.name, key: key, at: time, stored: base, session: session, timeToLive: settings.timeToLive?.wholeMicroseconds)
         try expect(
             got == expected, "\(view.plan.name):\(key) at \(time) with \(session.count) session events: \(got), expected \(expected)")
     }
@@ -668,7 +670,8 @@ final class Simulation {
             let firstEnd = window.kind == "session" ? window.start + Model.gap + 1 : window.end
             return firstEnd + allowed + revisionsFor <= watermark
         }
-        let expected = Model.closedWindows(accepted, watermark: watermark, allowedLateness: allowed)
+        let expected = Model.closedWindows(
+            accepted, watermark: watermark, allowedLateness: allowed, timeToLive: settings.timeToLive?.wholeMicroseconds)
         let misses = history.counters["sales late for a closed window"] ?? 0
         if misses == 0 {
             try expect(
@@ -738,7 +741,8 @@ final class Simulation {
                 ["hopping", "tumbling", "session"].contains($0.0)
             })
         var places: Set<String> = []
-        let all = Model.closedWindows(accepted, watermark: .max, allowedLateness: 0)
+        let all = Model.closedWindows(
+            accepted, watermark: .max, allowedLateness: 0, timeToLive: settings.timeToLive?.wholeMicroseconds)
         for window in all {
             let place = place(window.key, signatures[window.kind]!, window.start, window.end)
             places.insert(place)
@@ -754,7 +758,7 @@ final class Simulation {
     private func checkEntities(_ accepted: [ModelEvent]) throws {
         for (store, own) in Dictionary(grouping: accepted.filter { $0.stream == "sales" }, by: \.store) {
             let latest = own.map(\.time).max()!
-            let values = Model.values("store_sales", key: "\(store)", at: latest, stored: own, session: own)
+            let values = Model.values("store_sales", key: "\(store)", at: latest, stored: own, session: own, timeToLive: nil)
             let value = """
                 {"view":"store_sales","entity_key":"\(store)","as_of":"\(TimeText.format(EventTime(microseconds: latest)))",\
                 "features":{"count_1h":\(values[0].json),"sum_2h":\(values[1].json)}}

@@ -74,6 +74,7 @@ struct IngestCommand: ParsableCommand {
         let seconds = Double((ContinuousClock.now - start) / .milliseconds(1)) / 1_000
         var line = "\(summary.accepted) events accepted in \(seconds) s"
         if summary.duplicates > 0 { line += ", \(summary.duplicates) duplicates" }
+        if summary.expired > 0 { line += ", \(summary.expired) older than what is kept" }
         if summary.forgotten > 0 { line += ", \(summary.forgotten) of erased entities stayed out" }
         if known > 0 { line += ", \(known) of \(files.count) files known already" }
         print(line)

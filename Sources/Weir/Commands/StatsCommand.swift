@@ -66,6 +66,10 @@ struct StatsCommand: ParsableCommand {
                 ("stream", .string(stream.name)), ("events", .int(Int64(try history.eventCount(stream: stream.name)))),
                 ("watermark", watermarks[stream.name].map { .string(TimeText.format(EventTime(microseconds: $0))) } ?? .null),
             ]
+            if stream.timeToLive != nil {
+                let keptFrom = try history.keptFrom(stream: stream.name)
+                row.append(("kept_from", keptFrom == .min ? .null : .string(TimeText.format(EventTime(microseconds: keptFrom)))))
+            }
             for letter in letters where letter.stream == stream.name { row.append((letter.kind, .int(Int64(letter.count)))) }
             for counter in counters where counter.stream == stream.name { row.append((counter.name, .int(counter.value))) }
             streams.append(row)

@@ -44,11 +44,14 @@ extension ServicePlan {
 
 extension ViewPlan {
     fileprivate var description: ReplyValue {
-        .map([
-            "kind": .string("view"), "name": .string(name), "entity": .string(entity), "key": .string(keyTypeName),
-            "join_keys": .array(joinKeys.map { .string($0) }), "stream": .string(stream), "fingerprint": .string(fingerprint),
-            "features": .array(features.map { .map([.init("name", .string($0.name))] + details(of: $0)) }),
-        ])
+        var entries: [ReplyValue.Entry] = [
+            .init("kind", .string("view")), .init("name", .string(name)), .init("entity", .string(entity)),
+            .init("key", .string(keyTypeName)), .init("join_keys", .array(joinKeys.map { .string($0) })),
+            .init("stream", .string(stream)), .init("fingerprint", .string(fingerprint)),
+        ]
+        if let timeToLive { entries.append(.init("time_to_live_us", .int(timeToLive))) }
+        entries.append(.init("features", .array(features.map { .map([.init("name", .string($0.name))] + details(of: $0)) })))
+        return .map(entries)
     }
 
     /// The window is null for what is derived from other features.
@@ -63,10 +66,13 @@ extension ViewPlan {
 
 extension StreamPlan {
     fileprivate var catalogDescription: ReplyValue {
-        .map([
-            "kind": .string("stream"), "name": .string(name), "fingerprint": .string(fingerprint),
-            "views": .array(views.map { .string($0.name) }), "fields": schema.description,
-        ])
+        var entries: [ReplyValue.Entry] = [
+            .init("kind", .string("stream")), .init("name", .string(name)), .init("fingerprint", .string(fingerprint)),
+            .init("views", .array(views.map { .string($0.name) })),
+        ]
+        if let timeToLive { entries.append(.init("time_to_live_us", .int(timeToLive))) }
+        entries.append(.init("fields", schema.description))
+        return .map(entries)
     }
 }
 

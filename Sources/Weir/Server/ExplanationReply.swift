@@ -87,7 +87,8 @@ struct ExplanationReply {
         let session = explanation.session
         if session.given > 0 {
             let left = [
-                (session.known, "in the store already"), (session.later, "after the time asked for"), (session.repeated, "repeated"),
+                (session.known, "in the store already"), (session.later, "after the time asked for"),
+                (session.expired, "older than the time to live"), (session.repeated, "repeated"),
             ]
             let out = left.filter { $0.0 > 0 }.map { ", \($0.0) \($0.1)" }.joined()
             lines.append("  session: \(events(session.given)) of this \(view.entity), \(session.counted) counted\(out)")
@@ -168,6 +169,7 @@ struct ExplanationReply {
         case .session(let number):
             "the session of \(window(number)) may have begun before \(kept), from where on the online store keeps events"
         case .totals(_, let before): "of what came before \(time(before)) the online store keeps totals alone"
+        case .unknownEntity(let liveFrom): "an event from \(time(liveFrom)) on would count, the online store keeps events from \(kept) on"
         case .recomputed: "it is asked to recompute what was served"
         case .sessionEvent(let before):
             "an event of the session is from before \(time(before)), where the online store cannot tell copies any more"
@@ -278,6 +280,7 @@ struct ExplanationReply {
                 .map([
                     "events": .int(Int64(explanation.session.given)), "counted": .int(Int64(explanation.session.counted)),
                     "known": .int(Int64(explanation.session.known)), "ignored": .int(Int64(explanation.session.later)),
+                    "expired": .int(Int64(explanation.session.expired)),
                     "repeated": .int(Int64(explanation.session.repeated)),
                 ])), .init("windows", .array(explanation.windows.map { tree($0, view) })),
             .init("features", .array(explanation.features.map { tree($0, entity) })),

@@ -144,6 +144,13 @@ final class StoreMonitor: Sendable {
                     .init(Double($0.value) / 1e6, MetricFamily.labels(["stream": $0.key]))
                 }),
             MetricFamily(
+                "weir_kept_from_timestamp_seconds", .gauge,
+                "Events of a stream with a time to live that are older no longer count, seconds since the Unix epoch.",
+                try lookups.catalog.streams.compactMap { stream in
+                    let keptFrom = try history.keptFrom(stream: stream.name)
+                    return keptFrom == .min ? nil : .init(Double(keptFrom) / 1e6, MetricFamily.labels(["stream": stream.name]))
+                }),
+            MetricFamily(
                 "weir_source_watermark_timestamp_seconds", .gauge, "How far a source is complete, seconds since the Unix epoch.",
                 sources.compactMap { source in source.watermark.map { .init(Double($0) / 1e6, labels(source)) } }),
             MetricFamily(
@@ -162,8 +169,15 @@ final class StoreMonitor: Sendable {
                     return .init(Double(count), MetricFamily.labels(["stream": stream.name]))
                 }),
             MetricFamily(
+                "weir_expired_events_total", .counter,
+                "Events that came when they were older than their stream's time to live, and stayed out, in the history's life.",
+                lookups.catalog.streams.map { stream in
+                    let count = counters.first { $0.stream == stream.name && $0.name == "expired" }?.value ?? 0
+                    return .init(Double(count), MetricFamily.labels(["stream": stream.name]))
+                }),
+            MetricFamily(
                 "weir_late_events_total", .counter, "Events that came after a window of theirs had closed, in the history's life.",
-                counters.filter { $0.name != "duplicates" && $0.name != "forgotten" }.map {
+                counters.filter { !["duplicates", "forgotten", "expired"].contains($0.name) }.map {
                     .init(Double($0.value), MetricFamily.labels(["stream": $0.stream, "kind": $0.name]))
                 }),
             MetricFamily(
