@@ -1,5 +1,6 @@
 import WeirAlgebra
 import WeirDefinitions
+import WeirRecords
 
 /// What definitions made of some events, by which a change that their texts do not show is noticed: of what is inside of closures (filters,
 /// keys, computed properties, derived features).
@@ -22,6 +23,8 @@ package struct DefinitionSamples: Codable, Sendable, Hashable {
 
     /// For each stream the numbers of the events.
     package var events: [String: [Int64]] = [:]
+    /// And a hash of what their fields held: an event that was changed by hand tells nothing of closures.
+    package var contents: [String: String] = [:]
     package var views: [String: View] = [:]
 
     /// How many events of a stream are sampled at most, and at how many times.
@@ -43,6 +46,7 @@ package struct DefinitionSamples: Codable, Sendable, Hashable {
     ///   - runtimes: of all views, in the order of the catalog's.
     package mutating func add(_ batch: PreparedBatch, of stream: any StreamPlan, _ runtimes: [ViewRuntime]) throws {
         events[stream.name] = batch.recordRows.map { batch.records.rows[$0].offset }
+        contents[stream.name] = try Self.contents(batch)
         for (position, plan) in stream.views.enumerated() {
             guard let runtime = runtimes.first(where: { $0.plan === plan }) else { continue }
             let keys = batch.views[position].keys
@@ -74,10 +78,28 @@ package struct DefinitionSamples: Codable, Sendable, Hashable {
         }
     }
 
+    /// Fields that are null are left out: events may have got more optional ones.
+    private static func contents(_ batch: PreparedBatch) throws -> String {
+        var text = ""
+        for row in batch.recordRows {
+            var json: [UInt8] = []
+            batch.records.appendJSON(row: row, to: &json)
+            for (name, value) in try jsonMembers(json).sorted(by: { $0.name < $1.name }) where value != Array("null".utf8) {
+                text += name + "=" + String(decoding: value, as: UTF8.self) + "\u{0}"
+            }
+        }
+        return weirFingerprint(of: text)
+    }
+
+    /// Whether both are of the same events.
+    package func isOfSameEvents(as other: DefinitionSamples) -> Bool { events == other.events && contents == other.contents }
+
     /// The features, and keys, that make other values of the same events though their definitions are the same: `view.feature`, `view's key`.
     package func changes(to now: DefinitionSamples) -> [String] {
         views.sorted { $0.key < $1.key }.flatMap { name, before -> [String] in
-            guard let view = now.views[name], events[before.stream] == now.events[before.stream] else { return [] }
+            guard let view = now.views[name], events[before.stream] == now.events[before.stream],
+                contents[before.stream] == now.contents[before.stream]
+            else { return [] }
             let features = before.features.filter { feature, known in
                 view.features[feature].map { $0.definition == known.definition && $0.values != known.values } ?? false
             }

@@ -47,7 +47,7 @@ func keepSamples(in store: OnlineStore, _ reader: HistoryReader) throws {
     let known = try store.samples()
     let now = try DefinitionSamples(reader, store.catalog, store.runtimes)
     if let known, now.count < 4 * known.count,
-        try DefinitionSamples(reader, store.catalog, store.runtimes, of: known.events).events == known.events
+        try DefinitionSamples(reader, store.catalog, store.runtimes, of: known.events).isOfSameEvents(as: known)
     {
         return
     }

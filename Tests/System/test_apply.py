@@ -268,6 +268,38 @@ def test_killed_and_gone_on_with(shops, tmp_path):
         assert len(answers[0]) == 5 and not right(answers, spine, truth)
 
 
+def test_the_old_program_comes_back(shops, tmp_path):
+    """A program that cannot open the store gives the process back, with its connections, sessions and lock."""
+    rng = seeded("comes back")
+    rows = read_rows(SLICE)[:3_000]
+    data = tmp_path / "data"
+    write_rows(tmp_path / "all.csv", rows)
+    run(shops["shop"], "ingest", "purchases", tmp_path / "all.csv", "--data", data)
+    spine = spine_of(rows, rng, 50)
+    with Server(data, "--clock", "event", binary=shops["shop"]) as server:
+        client = connect(server.port)
+        client.execute_command("SESSION.ADD", "visit", "purchases", as_json(dict(rows[0], id="é")))
+        session = client.execute_command("SESSION.GET", "visit")
+        for _ in range(3):
+            # Nothing was built for it.
+            (data / "request").write_text(json.dumps({"executable": shops["shop-90d"]}))
+            (data / "request").chmod(0o600)
+            (data / "request").rename(data / "handover")
+            wait_for(lambda: "definitions differ" in json.loads((data / "handover").read_text()).get("refusal", ""))
+            assert not right(ask(client, spine), spine, Truth(rows)) and client.execute_command("SESSION.GET", "visit") == session
+            (data / "handover").unlink()
+        for wrong in ('{"executable": "/none"}', "nonsense"):
+            (data / "handover").write_text(wrong)
+            (data / "handover").chmod(0o600)
+            time.sleep(0.5)
+            assert client.ping()
+            (data / "handover").unlink()
+        assert server.process.poll() is None
+        open_files = len(os.listdir(f"/proc/{server.process.pid}/fd"))
+        assert run(shops["shop"], "apply", "--data", data).stdout.count("switched") == 1
+        wait_for(lambda: len(os.listdir(f"/proc/{server.process.pid}/fd")) <= open_files)
+
+
 def test_changed_closure(shops, tmp_path):
     """Another filter under the same definition is noticed by events that the store knows, and by logged requests."""
     rng = seeded("closure")
