@@ -128,26 +128,14 @@ package final class HistoryReader: EventLog, Sendable {
         var position = sequence
         while true {
             // A statement a batch, so that no read transaction stays open while the caller works.
-            let before = position
-            var batch: PreparedBatch?
-            try read { db in
+            let batch = try read { db in
                 let statement = try db.cachedStatement(sql: sql)
                 try statement.setArguments([position, last])
-                let handle = statement.sqliteStatement
-                defer { sqlite3_reset(handle) }
-                var collector = RowCollector(table: table, view: nil) { batch = $0 }
-                while true {
-                    let code = sqlite3_step(handle)
-                    if code == SQLITE_DONE { break }
-                    guard code == SQLITE_ROW else { throw HistoryDatabase.failure(code, "reading", db) }
-                    position = sqlite3_column_int64(handle, 0)
-                    try collector.append(handle)
-                }
-                try collector.finish()
+                return try table.batch(statement, db)
             }
-            guard let batch else { return }
+            guard let batch, let end = batch.records.rows.last?.offset else { return }
+            position = end
             try body(batch, position)
-            if position == before { return }
         }
     }
 
@@ -157,24 +145,12 @@ package final class HistoryReader: EventLog, Sendable {
     package func events(of stream: String, numbers: [Int64]) throws -> PreparedBatch? {
         let table = try table(stream)
         guard try read({ db in try db.tableExists(stream) }) else { return nil }
-        let records = try read { db in
+        return try read { db in
             let statement = try db.cachedStatement(
                 sql: "SELECT \(table.selectList) FROM \(table.name) WHERE _seq IN (SELECT value FROM json_each(?)) ORDER BY _seq")
             try statement.setArguments(["[" + numbers.map(String.init).joined(separator: ",") + "]"])
-            let handle = statement.sqliteStatement
-            defer { sqlite3_reset(handle) }
-            var batch: PreparedBatch?
-            var collector = RowCollector(table: table, view: nil) { batch = $0 }
-            while true {
-                let code = sqlite3_step(handle)
-                if code == SQLITE_DONE { break }
-                guard code == SQLITE_ROW else { throw HistoryDatabase.failure(code, "reading", db) }
-                try collector.append(handle)
-            }
-            try collector.finish()
-            return batch
+            return try table.batch(statement, db)
         }
-        return records
     }
 
     package struct DeadLetter: Sendable {

@@ -49,20 +49,9 @@ struct Rekeying {
         var position: Int64 = 0
         var done = 0
         while true {
-            var batch: PreparedBatch?
-            var collector = RowCollector(table: table, view: nil) { batch = $0 }
             try select.setArguments([position])
-            let handle = select.sqliteStatement
-            while true {
-                let code = sqlite3_step(handle)
-                if code == SQLITE_DONE { break }
-                guard code == SQLITE_ROW else { throw HistoryDatabase.failure(code, "reading", db) }
-                position = sqlite3_column_int64(handle, 0)
-                try collector.append(handle)
-            }
-            sqlite3_reset(handle)
-            try collector.finish()
-            guard var batch else { return }
+            guard var batch = try table.batch(select, db), let end = batch.records.rows.last?.offset else { return }
+            position = end
             batch.hashKeys()
             try write(batch, update.sqliteStatement)
             done += batch.count

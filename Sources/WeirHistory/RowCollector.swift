@@ -1,3 +1,4 @@
+import GRDB
 import GRDBSQLite
 import WeirDefinitions
 import WeirRecords
@@ -54,6 +55,24 @@ struct RowCollector {
         try body(batch)
         records = RecordBatch(schema: table.stream.schema)
         keyHashes = []
+    }
+}
+
+extension StreamTable {
+    /// The rows of a statement over `selectList`, whose arguments are set, at most `RowCollector.batchRows`; nil where there are none.
+    func batch(_ statement: Statement, _ db: Database) throws -> PreparedBatch? {
+        let handle = statement.sqliteStatement
+        defer { sqlite3_reset(handle) }
+        var batch: PreparedBatch?
+        var collector = RowCollector(table: self, view: nil) { batch = $0 }
+        while true {
+            let code = sqlite3_step(handle)
+            if code == SQLITE_DONE { break }
+            guard code == SQLITE_ROW else { throw HistoryDatabase.failure(code, "reading", db) }
+            try collector.append(handle)
+        }
+        try collector.finish()
+        return batch
     }
 }
 

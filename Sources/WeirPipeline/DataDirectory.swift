@@ -97,15 +97,10 @@ package struct DataDirectory: Sendable {
         return WriterLock(descriptor: descriptor)
     }
 
-    /// Whether the process that has the writer's place is this user's.
+    /// Whether who writes to the store is this user; also where nobody has yet.
     package var isOwn: Bool {
-        get throws {
-            var status = stat()
-            guard stat(path + "/lock", &status) == 0 else {
-                throw DataDirectoryError("cannot look at \(path)/lock: \(String(cString: strerror(errno)))")
-            }
-            return status.st_uid == getuid()
-        }
+        var status = stat()
+        return stat(path + "/lock", &status) != 0 || status.st_uid == getuid()
     }
 
     /// Whether a process has the writer's place.

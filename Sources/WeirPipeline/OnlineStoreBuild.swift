@@ -44,11 +44,7 @@ package final class OnlineStoreBuild {
             (try? OnlineStore.storedDefinition(in: path)) == OnlineStore.definition(of: catalog, shards: shards)
         else { return false }
         // With other closures than these it is of other definitions.
-        do {
-            let known = try OnlineStore.samples(in: path) ?? DefinitionSamples()
-            let now = try DefinitionSamples(reader, catalog, catalog.views.map { ViewRuntime($0) }, of: known.events)
-            return known.changes(to: now).isEmpty
-        } catch { return false }
+        return (try? changedClosures(in: path, catalog, reader)) == []
     }
 
     /// How many events of the history it has taken in.
@@ -111,8 +107,11 @@ package final class OnlineStoreBuild {
         try? files.removeItem(atPath: directory.onlineOld)
     }
 
-    /// Removes what was begun.
-    package static func discard(_ directory: DataDirectory) throws { try remove(directory.onlineNew) }
+    /// Removes what was begun, where nobody goes on with it.
+    package static func discard(_ directory: DataDirectory) throws {
+        let lock = try directory.lockBuild()
+        try withExtendedLifetime(lock) { try remove(directory.onlineNew) }
+    }
 
     private static func remove(_ path: String) throws {
         let files = FileManager.default

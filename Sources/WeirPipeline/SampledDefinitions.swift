@@ -22,20 +22,23 @@ extension DefinitionSamples {
 
 /// The features that make other values of the same events than when a store was built, though their definitions are the same: what is inside
 /// of a closure has changed. Empty where nothing was kept to tell by.
-package func changedClosures(in store: OnlineStore, _ reader: HistoryReader) throws -> [String] {
-    guard let known = try store.samples() else { return [] }
-    return known.changes(to: try DefinitionSamples(reader, store.catalog, store.runtimes, of: known.events))
+///
+/// - Parameter known: what the store has kept.
+private func changedClosures(
+    since known: DefinitionSamples?, _ reader: HistoryReader, _ catalog: CatalogPlan, _ runtimes: [ViewRuntime]
+) throws -> [String] {
+    guard let known else { return [] }
+    return known.changes(to: try DefinitionSamples(reader, catalog, runtimes, of: known.events))
 }
 
-/// The same for a store that may be of other definitions.
-package func changedClosures(in directory: DataDirectory, _ catalog: CatalogPlan, _ reader: HistoryReader) throws -> [String] {
-    guard let known = try OnlineStore.samples(in: directory.online) else { return [] }
-    return known.changes(to: try DefinitionSamples(reader, catalog, catalog.views.map { ViewRuntime($0) }, of: known.events))
+/// The same for a store that is not open, and may be of other definitions.
+package func changedClosures(in directory: String, _ catalog: CatalogPlan, _ reader: HistoryReader) throws -> [String] {
+    try changedClosures(since: OnlineStore.samples(in: directory), reader, catalog, catalog.views.map { ViewRuntime($0) })
 }
 
 /// Refuses a store whose closures have changed since it was built.
 package func checkClosures(of store: OnlineStore, _ reader: HistoryReader) throws {
-    let changed = try changedClosures(in: store, reader)
+    let changed = try changedClosures(since: store.samples(), reader, store.catalog, store.runtimes)
     if changed.isEmpty { return }
     throw OnlineStoreError(
         "a closure has changed since the online store in \(store.directory) was built: of the same events, by the same definition, other values come for \(changed.joined(separator: ", "))\nway out: raise the `revision` of the view, then `weir apply`; or `weir apply --accept-changes` (or `weir rebuild`), which builds the store with the code as it is"
@@ -45,11 +48,11 @@ package func checkClosures(of store: OnlineStore, _ reader: HistoryReader) throw
 /// Keeps what the definitions make of some events, where nothing was kept, where there are many more events now, or where one was erased.
 func keepSamples(in store: OnlineStore, _ reader: HistoryReader) throws {
     let known = try store.samples()
-    let now = try DefinitionSamples(reader, store.catalog, store.runtimes)
-    if let known, now.count < 4 * known.count,
+    if let known, DefinitionSamples.choice(upTo: try reader.latestSequence()).count < 4 * known.count,
         try DefinitionSamples(reader, store.catalog, store.runtimes, of: known.events).isOfSameEvents(as: known)
     {
         return
     }
+    let now = try DefinitionSamples(reader, store.catalog, store.runtimes)
     if now.count > 0 { try store.keep(now) }
 }

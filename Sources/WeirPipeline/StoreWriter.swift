@@ -62,7 +62,7 @@ package final class StoreWriter: Sendable {
         let shards = OnlineStore.shardCount(in: directory.online) ?? 0
         let isSame =
             try stored == OnlineStore.definition(of: catalog, shards: shards)
-            && (reader.map { try changedClosures(in: directory, catalog, $0) } ?? []).isEmpty
+            && (reader.map { try changedClosures(in: directory.online, catalog, $0) } ?? []).isEmpty
         if isSame || isBuilt { return !isSame }
         // What the history cannot take it says itself, and takes nothing.
         let streams = try reader?.definitions().streams ?? [:]

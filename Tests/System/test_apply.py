@@ -17,7 +17,7 @@ import time
 import oracle
 import pytest
 import redis
-from harness import LONG, REPOSITORY, SLICE, WEIR, Broker, Server, as_json, history_count, read_rows, seeded, wait_applied, wait_for, write_rows
+from harness import LONG, REPOSITORY, SLICE, WEIR, Broker, Server, as_json, history_count, read_rows, seeded, wait_applied, wait_for, weir, write_rows
 from oracle import DAY, HOUR, format_time, parse_time
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -35,11 +35,8 @@ def shops(tmp_path_factory):
     return {name: str(folder / name) for name in names}
 
 
-def run(binary, *arguments, check=True, **options) -> subprocess.CompletedProcess:
-    done = subprocess.run([binary, *map(str, arguments)], capture_output=True, text=True, timeout=900, **options)
-    if check and done.returncode != 0:
-        raise AssertionError(f"{pathlib.Path(binary).name} {' '.join(map(str, arguments))}: exit {done.returncode}\n{done.stdout}\n{done.stderr}")
-    return done
+def run(binary, *arguments, **options) -> subprocess.CompletedProcess:
+    return weir(*arguments, binary=binary, **options)
 
 
 def purchases() -> list[dict]:

@@ -27,6 +27,11 @@ struct ApplyCommand: ParsableCommand {
 
     func run() throws {
         try data.directory.checkExists()
+        // What is built must be of the user as whom `weir run` runs.
+        guard data.directory.isOwn else {
+            throw CommandFailure(
+                "the store in \(data.directory.path) is another user's; run `weir apply` as the user as whom `weir run` runs")
+        }
         // Nobody may be forgotten beneath it.
         let reading = try data.directory.lockForReading()
         let catalog = try App.plan()
@@ -97,10 +102,6 @@ struct ApplyCommand: ParsableCommand {
             throw CommandFailure("the path of this executable cannot be found; stop `weir run`, then start it as this executable")
         }
         try checkArguments(of: process)
-        guard try data.directory.isOwn else {
-            throw CommandFailure(
-                "the store in \(data.directory.path) is another user's; run `weir apply` as that user, as which `weir run` runs")
-        }
         try HandoverRequest(executable: executable).write(to: data.directory)
         let start = ContinuousClock.now
         while let request = try HandoverRequest.read(from: data.directory) {

@@ -44,7 +44,7 @@ struct StoreChanges {
         definitions = DefinitionChanges(
             online: try OnlineStore.storedDefinition(in: directory.online) ?? "", history: stored, services: services, catalog: catalog)
         storeBytes = directory.onlineBytes
-        closures = try changedClosures(in: directory, catalog, history)
+        closures = try changedClosures(in: directory.online, catalog, history)
         events = try catalog.streams.filter { stored[$0.name] != nil }.reduce(0) { try $0 + history.eventCount(stream: $1.name) }
     }
 
