@@ -109,13 +109,7 @@ private let hour: Int64 = 3_600_000_000
             }
             let nodes = MemoryNodes()
             let tree = TimeTree(view: view, nodes: nodes)
-            var order = Array(0..<stored.count).shuffled(using: &random)
-            while !order.isEmpty {
-                var part = EventRows(columns: plan.columns)
-                for row in order.prefix(Int.random(in: 1...max(1, count / 4), using: &random)) { part.append(stored, row: row) }
-                order.removeFirst(part.count)
-                try tree.insert(part.sorted())
-            }
+            try tree.insertInAnyOrder(stored, of: count, using: &random)
             var keptFrom = Int64.min
             for round in 0..<160 {
                 if round == 80, stored.count > 20 {

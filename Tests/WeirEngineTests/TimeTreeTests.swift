@@ -61,14 +61,7 @@ import WeirTesting
             let sorted = all.sorted()
             let nodes = MemoryNodes()
             let tree = TimeTree(view: view, nodes: nodes)
-            // Any order, any batches.
-            var order = Array(0..<count).shuffled(using: &random)
-            while !order.isEmpty {
-                var part = EventRows(columns: view.plan.columns)
-                for row in order.prefix(Int.random(in: 1...max(1, count / 4), using: &random)) { part.append(all, row: row) }
-                order.removeFirst(part.count)
-                try tree.insert(part.sorted())
-            }
+            try tree.insertInAnyOrder(all, of: count, using: &random)
             for _ in 0..<60 {
                 let time = EventTime(
                     microseconds: sorted.times.randomElement(using: &random)! + [0, 1, Self.hour, 28 * 24 * Self.hour].randomElement(
